@@ -1,0 +1,3 @@
+//! Entry point of `vessel-launcher`.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,3 @@
+//! Entry point of `vessel`.
+#![forbid(unsafe_code)]
+fn main() {}

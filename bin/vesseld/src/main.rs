@@ -1,0 +1,3 @@
+//! Entry point of `vesseld`.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Wire types of the API in named, append-only versions.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Links, routes, neighbours, filters and counters of VEs.
+#![forbid(unsafe_code)]

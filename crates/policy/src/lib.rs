@@ -1,0 +1,2 @@
+//! Pure decisions: admission, transitions, addresses, order. No I/O and no clock.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The node's btrfs file system: subvolumes, quotas, sizes, health.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Durable records and the operation journal, in SQLite.
+#![forbid(unsafe_code)]

@@ -1,0 +1,17 @@
+//! The nouns of Vessel: identifiers, names, units, settings, specifications, states.
+//!
+//! Everything here is a value. Text from people is parsed into these types once, at the edge, and
+//! whoever holds one may rely on it: a [`Name`] is a DNS label, an [`VeId`] has its own range of
+//! user ids, a [`Limits`] contradicts nothing that can be seen without looking at a node.
+//!
+//! This crate does no I/O, reads no clock and knows no kernel; it depends on nothing of ours.
+//! Domain types are not serializable on purpose: `api` and `registry` each have their own records.
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod name;
+pub mod state;
+
+pub use id::{InvalidVeId, UidBase, VeId};
+pub use name::{InvalidName, Name};
+pub use state::{Exit, State};

@@ -1,0 +1,3 @@
+//! System tests.
+#![forbid(unsafe_code)]
+fn main() {}
