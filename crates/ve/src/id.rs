@@ -24,7 +24,11 @@ pub struct UidBase(u32);
 
 /// A number that cannot be a VE's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not the number of a VE: it must be {} to {}", VeId::MIN, VeId::MAX)]
+#[error(
+    "`{given}` is not the number of a VE: it must be {} to {}",
+    VeId::MIN,
+    VeId::MAX
+)]
 pub struct InvalidVeId {
     given: String,
 }
@@ -42,7 +46,9 @@ impl VeId {
     pub fn new(number: u32) -> Result<Self, InvalidVeId> {
         match NonZeroU32::new(number) {
             Some(n) if (Self::MIN..=Self::MAX).contains(&number) => Ok(Self(n)),
-            _ => Err(InvalidVeId { given: number.to_string() }),
+            _ => Err(InvalidVeId {
+                given: number.to_string(),
+            }),
         }
     }
 
@@ -83,7 +89,9 @@ impl FromStr for VeId {
     type Err = InvalidVeId;
 
     fn from_str(text: &str) -> Result<Self, InvalidVeId> {
-        let invalid = || InvalidVeId { given: text.to_owned() };
+        let invalid = || InvalidVeId {
+            given: text.to_owned(),
+        };
         let number = text.parse::<u32>().map_err(|_| invalid())?;
         Self::new(number).map_err(|_| invalid())
     }

@@ -9,9 +9,17 @@
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod limits;
 pub mod name;
+pub mod settings;
+pub mod spec;
 pub mod state;
+pub mod units;
 
 pub use id::{InvalidVeId, UidBase, VeId};
+pub use limits::{CpuSet, Limits};
 pub use name::{InvalidName, Name};
+pub use settings::{InvalidSetting, Key, Setting};
+pub use spec::{Autostart, Spec};
 pub use state::{Exit, State};
+pub use units::{Bytes, Cores, InvalidUnit, Seconds};

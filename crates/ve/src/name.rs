@@ -27,11 +27,19 @@ impl Name {
     /// # Errors
     /// Refuses what is no DNS label as described at [`Name`], and says which rule it breaks.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
-        let refuse = |rule| Err(InvalidName { given: text.chars().take(80).collect(), rule });
+        let refuse = |rule| {
+            Err(InvalidName {
+                given: text.chars().take(80).collect(),
+                rule,
+            })
+        };
         if text.is_empty() {
             return refuse("it is empty");
         }
-        if text.chars().any(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')) {
+        if text
+            .chars()
+            .any(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
+        {
             return refuse("only small letters a to z, digits and dashes are allowed");
         }
         if text.len() > Self::LENGTH_MAX {

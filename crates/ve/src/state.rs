@@ -66,7 +66,10 @@ impl State {
     /// Whether the VE has processes in this state.
     #[must_use]
     pub fn has_processes(self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Paused | Self::Stopping)
+        matches!(
+            self,
+            Self::Starting | Self::Running | Self::Paused | Self::Stopping
+        )
     }
 }
 

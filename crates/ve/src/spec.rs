@@ -1,0 +1,77 @@
+//! What a VE is meant to be: everything that its administrator decided.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::id::VeId;
+use crate::limits::Limits;
+use crate::name::Name;
+use crate::settings::Setting;
+
+/// A VE as it was asked for. What it is doing is a [`State`](crate::State).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Its number, for life.
+    pub id: VeId,
+    /// Its name, unique on the node.
+    pub name: Name,
+    /// The template whose files it sees below its own.
+    pub template: Name,
+    /// The version of that template that it was made from, as the template's content digest.
+    pub template_version: String,
+    /// What `hostname` says inside.
+    pub hostname: String,
+    /// Its addresses; no two VEs of a node share one.
+    pub addresses: Vec<IpAddr>,
+    /// Name servers; none means those of the node.
+    pub dns: Vec<IpAddr>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Words of its administrator, to select VEs by.
+    pub labels: BTreeMap<String, String>,
+    /// Whether and when it starts with the node.
+    pub autostart: Autostart,
+    /// Whether it refuses to be deleted.
+    pub protected: bool,
+    /// Whether it may run containers of its own, at the price of never being checkpointed.
+    pub nesting: bool,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// Whether and when a VE starts with the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Autostart {
+    /// Only when asked.
+    Off,
+    /// With the node: smaller numbers first, equal ones side by side.
+    Order(u32),
+}
+
+impl Autostart {
+    /// The place in the order of a VE whose administrator gave none.
+    pub const ORDER_DEFAULT: u32 = 100;
+}
+
+impl Spec {
+    /// Puts one setting in place of what was there. [`Setting::AddressAuto`] must have been turned
+    /// into addresses by whoever knows the node; here it changes nothing.
+    pub fn apply(&mut self, setting: &Setting) {
+        match setting.clone() {
+            Setting::CpuLimit(value) => self.limits.cpu = value,
+            Setting::CpuShare(value) => self.limits.cpu_share = value,
+            Setting::CpuSet(value) => self.limits.cpu_set = value,
+            Setting::MemoryLimit(value) => self.limits.memory = value,
+            Setting::MemorySwap(value) => self.limits.memory_swap = value,
+            Setting::ProcessesLimit(value) => self.limits.processes = value,
+            Setting::DiskLimit(value) => self.limits.disk = value,
+            Setting::AddressAuto => {}
+            Setting::Addresses(value) => self.addresses = value,
+            Setting::Hostname(value) => self.hostname = value,
+            Setting::Dns(value) => self.dns = value,
+            Setting::Autostart(value) => self.autostart = value,
+            Setting::Protected(value) => self.protected = value,
+            Setting::Nesting(value) => self.nesting = value,
+        }
+    }
+}
