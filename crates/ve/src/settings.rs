@@ -92,7 +92,7 @@ pub enum InvalidSetting {
         advice: String,
     },
     /// The value is not a quantity of the key's kind.
-    #[error("{key}: {source}")]
+    #[error("{key}")]
     Unit {
         /// The key whose value it is.
         key: Key,
@@ -503,7 +503,7 @@ mod tests {
             ("memory.limit", "is not KEY=VALUE"),
             ("memory.limt=1G", "did you mean `memory.limit`?"),
             ("colour=red", "the keys are"),
-            ("memory.limit=5Mbit", "memory.limit: `5Mbit` is not a size"),
+            ("memory.limit=5Mbit", "`5Mbit` is not a size"),
             ("memory.limit=1", "at least 4M"),
             ("memory.limit=-1", "not a size"),
             ("processes.limit=0", "whole number from 1"),

@@ -1,0 +1,138 @@
+//! Whether limits can be granted, given what the VE uses and what the node has.
+
+use ve::{Bytes, Limits};
+
+/// What a VE uses of the things that cannot be taken back without killing or losing something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Memory that reclaim cannot free: everything but clean page cache, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Space in the pool, in bytes.
+    pub disk_bytes: Option<u64>,
+}
+
+/// Why a limit is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitDenied {
+    /// It is below what the VE uses now.
+    #[error("{key}: {wanted} is below the {used} that it uses now")]
+    BelowUse {
+        /// The key of the setting.
+        key: ve::Key,
+        /// What was asked for.
+        wanted: String,
+        /// What is in use.
+        used: String,
+    },
+    /// A processor of the set does not exist.
+    #[error("cpu.set: there is no processor {processor}; this node has {first} to {last}",
+            first = 0, last = processors - 1)]
+    NoSuchProcessor {
+        /// The first missing processor of the set.
+        processor: u32,
+        /// How many the node has.
+        processors: u32,
+    },
+}
+
+/// Decides whether `wanted` can take the place of the limits of a VE that uses `in_use`, on a node
+/// with `processors`.
+///
+/// A memory limit may go below the page cache, which the kernel drops without loss, but not below
+/// what would have to be swapped or killed.
+///
+/// # Errors
+/// Names the first limit that cannot be granted, with both numbers.
+pub fn grant(wanted: &Limits, in_use: &InUse, processors: u32) -> Result<(), LimitDenied> {
+    let below = |key, wanted: u64, used: u64, show: &dyn Fn(u64) -> String| {
+        Err(LimitDenied::BelowUse {
+            key,
+            wanted: show(wanted),
+            used: show(used),
+        })
+    };
+    let bytes = |value| readable(Bytes::new(value));
+    if let (Some(limit), Some(used)) = (wanted.memory, in_use.memory_bytes)
+        && limit.get() < used
+    {
+        return below(ve::Key::MemoryLimit, limit.get(), used, &bytes);
+    }
+    if let (Some(limit), Some(used)) = (wanted.disk, in_use.disk_bytes)
+        && limit.get() < used
+    {
+        return below(ve::Key::DiskLimit, limit.get(), used, &bytes);
+    }
+    if let (Some(limit), Some(used)) = (wanted.processes, in_use.processes)
+        && u64::from(limit) < used
+    {
+        return below(ve::Key::ProcessesLimit, limit.into(), used, &|value| {
+            value.to_string()
+        });
+    }
+    let missing = wanted
+        .cpu_set
+        .iter()
+        .flat_map(|set| set.processors())
+        .find(|p| **p >= processors);
+    match missing {
+        Some(processor) => Err(LimitDenied::NoSuchProcessor {
+            processor: *processor,
+            processors,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A size rounded up to a tenth of a mebibyte, so that a use is never shown below its limit.
+fn readable(bytes: Bytes) -> String {
+    let tenths = (bytes.get() * 10).div_ceil(1 << 20);
+    format!("{}.{}M", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_below_use_is_refused_with_both_numbers() {
+        let wanted = Limits {
+            memory: Some(Bytes::from_mebibytes(64)),
+            ..Limits::default()
+        };
+        let in_use = InUse {
+            memory_bytes: Some(100 << 20),
+            ..InUse::default()
+        };
+        let denied = grant(&wanted, &in_use, 2).unwrap_err();
+        assert_eq!(
+            denied.to_string(),
+            "memory.limit: 64.0M is below the 100.0M that it uses now"
+        );
+    }
+
+    #[test]
+    fn a_stopped_ve_uses_nothing() {
+        let wanted = Limits {
+            processes: Some(1),
+            ..Limits::default()
+        };
+        assert_eq!(grant(&wanted, &InUse::default(), 2), Ok(()));
+    }
+
+    #[test]
+    fn processors_must_exist() {
+        let wanted = Limits {
+            cpu_set: Some("0,5".parse().unwrap()),
+            ..Limits::default()
+        };
+        let denied = grant(&wanted, &InUse::default(), 2)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            denied.contains("no processor 5") && denied.contains("0 to 1"),
+            "{denied}"
+        );
+    }
+}

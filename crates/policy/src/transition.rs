@@ -1,0 +1,187 @@
+//! What may be asked of a VE in each state, and what follows the end of its init.
+
+use std::fmt;
+
+use ve::{Exit, State};
+
+/// Something that can be asked of an existing VE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run its init.
+    Start,
+    /// End its processes.
+    Stop,
+    /// End its processes and run its init again.
+    Restart,
+    /// Freeze its processes.
+    Pause,
+    /// Let frozen processes go on.
+    Resume,
+    /// Remove it and its files; `force` also when it runs.
+    Delete {
+        /// Whether it may be running.
+        force: bool,
+    },
+    /// Change its settings.
+    Set,
+    /// Run a command in it, or use its console.
+    Enter,
+    /// Read or write its files.
+    Files,
+}
+
+/// Why an action is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ActionDenied {
+    /// The VE is in a state in which the action means nothing.
+    #[error("it is {state}, and {action} needs it to be {needed}")]
+    State {
+        /// What was asked.
+        action: Action,
+        /// What the VE is doing.
+        state: State,
+        /// What it would have to be doing.
+        needed: &'static str,
+    },
+    /// The VE is protected against being deleted.
+    #[error("it is protected")]
+    Protected,
+}
+
+/// What to do once an init has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterExit {
+    /// Leave the VE stopped.
+    StayStopped,
+    /// Run its init again: its own root asked for a restart.
+    StartAgain,
+}
+
+/// Decides whether `action` may be carried out on a VE in `state`.
+///
+/// # Errors
+/// Says what state the action needs.
+pub fn permit(action: Action, state: State, protected: bool) -> Result<(), ActionDenied> {
+    use State::{Broken, Paused, Running, Starting, Stopped, Stopping};
+    let (allowed, needed) = match action {
+        Action::Start => (matches!(state, Stopped), "stopped"),
+        Action::Stop => (
+            matches!(state, Starting | Running | Paused | Stopping | Broken),
+            "starting, running or paused",
+        ),
+        Action::Restart => (
+            matches!(state, Starting | Running | Paused | Stopped),
+            "running",
+        ),
+        Action::Pause => (matches!(state, Starting | Running), "running"),
+        Action::Resume => (matches!(state, Paused), "paused"),
+        Action::Delete { .. } if protected => return Err(ActionDenied::Protected),
+        Action::Delete { force } => (force || matches!(state, Stopped | Broken), "stopped"),
+        Action::Set => (!matches!(state, State::Migrating), "here"),
+        Action::Enter => (matches!(state, Starting | Running | Stopping), "running"),
+        Action::Files => (
+            matches!(state, Starting | Running | Stopped),
+            "running or stopped",
+        ),
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(ActionDenied::State {
+            action,
+            state,
+            needed,
+        })
+    }
+}
+
+/// Decides what follows the end of an init.
+#[must_use]
+pub fn after_exit(exit: Exit) -> AfterExit {
+    match exit {
+        Exit::Reboot => AfterExit::StartAgain,
+        Exit::Code(_) | Exit::Signal(_) | Exit::PowerOff | Exit::Unknown => AfterExit::StayStopped,
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Delete { .. } => "delete",
+            Self::Set => "set",
+            Self::Enter => "running a command",
+            Self::Files => "copying files",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACTIONS: [Action; 10] = [
+        Action::Start,
+        Action::Stop,
+        Action::Restart,
+        Action::Pause,
+        Action::Resume,
+        Action::Delete { force: false },
+        Action::Delete { force: true },
+        Action::Set,
+        Action::Enter,
+        Action::Files,
+    ];
+
+    #[test]
+    fn a_protected_ve_is_never_deleted() {
+        for state in State::ALL {
+            for force in [false, true] {
+                let denied = permit(Action::Delete { force }, state, true);
+                assert_eq!(denied, Err(ActionDenied::Protected));
+            }
+        }
+    }
+
+    #[test]
+    fn some_action_leads_out_of_every_state_that_ours_lead_into() {
+        for state in [
+            State::Stopped,
+            State::Starting,
+            State::Running,
+            State::Paused,
+            State::Broken,
+        ] {
+            let ways = ACTIONS
+                .iter()
+                .filter(|action| permit(**action, state, false).is_ok());
+            assert!(ways.count() > 1, "{state}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_is_needed() {
+        let denied = permit(Action::Start, State::Running, false).unwrap_err();
+        assert_eq!(
+            denied.to_string(),
+            "it is running, and start needs it to be stopped"
+        );
+    }
+
+    #[test]
+    fn only_a_reboot_starts_again() {
+        assert_eq!(after_exit(Exit::Reboot), AfterExit::StartAgain);
+        for exit in [
+            Exit::PowerOff,
+            Exit::Code(0),
+            Exit::Signal(9),
+            Exit::Unknown,
+        ] {
+            assert_eq!(after_exit(exit), AfterExit::StayStopped);
+        }
+    }
+}

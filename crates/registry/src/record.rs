@@ -1,0 +1,42 @@
+//! What the registry knows about one VE.
+
+use ve::{Spec, State};
+
+/// A VE: what it was asked to be, and what it was doing when the registry last heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VeRecord {
+    /// What it was asked to be.
+    pub spec: Spec,
+    /// What it was doing. Whether its init still runs is for the kernel to say.
+    pub state: State,
+    /// The init, while there is one.
+    pub run: Option<Run>,
+    /// What is wrong with a VE that is [`State::Broken`], or what went wrong last.
+    pub fault: Option<String>,
+    /// What its next start has to write into it, if it never started.
+    pub first_boot: Option<FirstBoot>,
+    /// Whether its creation is finished. An unfinished VE holds its name, number and addresses and
+    /// is shown to nobody.
+    pub created: bool,
+}
+
+/// One life of an init. Process numbers are used again; with the start time and the boot that it
+/// is counted from, a process is known for certain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The init's process number, as the node sees it.
+    pub pid: u32,
+    /// Its start time in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    pub start_time_ticks: u64,
+    /// The kernel's boot id (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+}
+
+/// What a VE gets at its first start and never again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstBoot {
+    /// Hash of root's password in the format of crypt(5).
+    pub root_password_hash: Option<String>,
+    /// Lines for root's `authorized_keys`.
+    pub ssh_keys: Vec<String>,
+}
