@@ -1,5 +1,11 @@
 //! System calls with owned descriptors, and one probe of what this kernel can do.
 #![expect(unsafe_code, reason = "the one crate that speaks to the kernel directly")]
 
+pub mod clone;
 pub mod device_program;
+pub mod execute;
+pub mod mount;
+pub mod pidfd;
 pub mod proc;
+pub mod seccomp;
+pub mod signal;
