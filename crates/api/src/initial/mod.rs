@@ -1,0 +1,25 @@
+//! The first version of the API's types.
+
+mod error;
+mod node;
+mod operation;
+mod requests;
+mod session;
+mod stats;
+mod template;
+mod ve;
+
+pub use error::{ApiError, ErrorCode};
+pub use node::{
+    Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, PoolKind,
+    PoolStatus, Sold,
+};
+pub use operation::{Event, Operation, OperationState, Progress, Subject, SubjectKind};
+pub use requests::{
+    CreateRequest, DeleteRequest, DestroyRequest, SetOutcome, SetReply, SetRequest, SettingChange,
+    ShutdownRequest, StartRequest, StopRequest,
+};
+pub use session::{ConsoleRequest, ExecRequest, TerminalSize};
+pub use stats::{Stats, Usage};
+pub use template::{BuildRequest, ImportRequest, Package, Template, TemplateDetails, TemplateKind};
+pub use ve::{Limits, Ve, VeDetails, VeState};

@@ -1,0 +1,219 @@
+//! VEs as lists and details show them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::stats::Usage;
+use crate::time::Timestamp;
+use crate::words::words;
+
+words! {
+    /// What a VE is doing.
+    pub enum VeState {
+        /// It has no processes.
+        Stopped = "stopped",
+        /// Its init runs and has not said that it is ready.
+        Starting = "starting",
+        /// Its init runs and is ready.
+        Running = "running",
+        /// Its processes exist and are frozen.
+        Paused = "paused",
+        /// Its init was asked to end.
+        Stopping = "stopping",
+        /// Its processes are on disk, to be resumed.
+        Checkpointed = "checkpointed",
+        /// It is on its way to another node.
+        Migrating = "migrating",
+        /// Something that it needs is missing or damaged.
+        Broken = "broken",
+    }
+}
+
+/// A VE in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ve {
+    /// Its number, the same on every node.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: VeState,
+    /// Name of the template that it was made from.
+    pub template: String,
+    /// Its addresses, IPv4 and IPv6, without prefix length.
+    pub addresses: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What it is promised and may use at most.
+    pub limits: Limits,
+}
+
+/// Everything about one VE.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VeDetails {
+    /// Its number, the same on every node.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: VeState,
+    /// Why it is in that state, when there is something to say: what is broken, how its init ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Name of the template that it was made from.
+    pub template: String,
+    /// Its addresses, IPv4 and IPv6, without prefix length.
+    pub addresses: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When its init was started; absent when it has no processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// What it is promised and may use at most.
+    pub limits: Limits,
+    /// Host name inside.
+    pub hostname: String,
+    /// Name servers inside.
+    pub dns: Vec<String>,
+    /// Place in the order of the node's start (smaller first); absent when it does not start with the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<u32>,
+    /// Whether it refuses to be deleted.
+    pub protected: bool,
+    /// Its init's process id as the node sees it; absent when it has no processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The host user id that its root has.
+    pub uid_base: u32,
+    /// Host end of its network link.
+    pub interface: String,
+    /// What it uses now; absent when it has no processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Settings that were saved and act from the next start on, by key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<String>,
+}
+
+/// The resource settings of a VE by the keys that `vessel set` takes; an absent key is not set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processors that it gets whatever others do, in processors (0.5 is half of one).
+    #[serde(
+        rename = "cpu.guarantee",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cpu_guarantee: Option<f64>,
+    /// Processors that it gets at most.
+    #[serde(rename = "cpu.limit", default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<f64>,
+    /// Weight against other VEs when processors are short, 1 to 10,000, normally 100.
+    #[serde(rename = "cpu.share", default, skip_serializing_if = "Option::is_none")]
+    pub cpu_share: Option<u32>,
+    /// Processors that it may use for a short while beyond its limit.
+    #[serde(rename = "cpu.burst", default, skip_serializing_if = "Option::is_none")]
+    pub cpu_burst: Option<f64>,
+    /// The processors that it runs on, in the kernel's list format: `0-3,8`.
+    #[serde(rename = "cpu.set", default, skip_serializing_if = "Option::is_none")]
+    pub cpu_set: Option<String>,
+    /// Memory that it keeps whatever others do, in bytes.
+    #[serde(
+        rename = "memory.guarantee",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_guarantee: Option<u64>,
+    /// Memory that it gets at most, in bytes.
+    #[serde(
+        rename = "memory.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_limit: Option<u64>,
+    /// Memory that it may use beyond its limit while the node has some free, in bytes.
+    #[serde(
+        rename = "memory.burst",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_burst: Option<u64>,
+    /// Swap that it may use, in bytes.
+    #[serde(
+        rename = "memory.swap",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_swap: Option<u64>,
+    /// Number of processes and threads.
+    #[serde(
+        rename = "processes.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub processes_limit: Option<u64>,
+    /// Space of its private area in the pool, in bytes.
+    #[serde(
+        rename = "disk.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub disk_limit: Option<u64>,
+    /// Weight against other VEs when the disk is busy, 1 to 10,000, normally 100.
+    #[serde(rename = "io.share", default, skip_serializing_if = "Option::is_none")]
+    pub io_share: Option<u32>,
+    /// Bytes per second read at most.
+    #[serde(
+        rename = "io.read.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub io_read_limit: Option<u64>,
+    /// Bytes per second written at most.
+    #[serde(
+        rename = "io.write.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub io_write_limit: Option<u64>,
+    /// Read operations per second at most.
+    #[serde(
+        rename = "io.read.ops",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub io_read_ops: Option<u64>,
+    /// Write operations per second at most.
+    #[serde(
+        rename = "io.write.ops",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub io_write_ops: Option<u64>,
+    /// Bits per second that it gets whatever others do.
+    #[serde(
+        rename = "network.guarantee",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub network_guarantee: Option<u64>,
+    /// Bits per second that it gets at most.
+    #[serde(
+        rename = "network.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub network_limit: Option<u64>,
+    /// Bits per second that it may use for a short while beyond its limit.
+    #[serde(
+        rename = "network.burst",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub network_burst: Option<u64>,
+}
