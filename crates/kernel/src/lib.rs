@@ -1,9 +1,12 @@
 //! System calls with owned descriptors, and one probe of what this kernel can do.
 #![expect(unsafe_code, reason = "the one crate that speaks to the kernel directly")]
 
+pub mod btrfs;
 pub mod clone;
+mod control;
 pub mod device_program;
 pub mod execute;
+pub mod loop_device;
 pub mod mount;
 pub mod pidfd;
 pub mod proc;
