@@ -1,3 +1,57 @@
-//! System tests.
+//! System tests: real nodes and VEs on this kernel, as root, driven from outside as a user does.
+//!
+//! Every test gets a node of its own (root folder, network namespace, range of ids), and fails when
+//! something of it is left on the machine afterwards. A test says what it needs. What this machine
+//! cannot give is a skip, listed at the end with its reason; with `VESSEL_REQUIRE=1` a need that
+//! any proper machine can meet (root, packages) fails instead.
+//!
+//! ```text
+//! cargo xtask test                 all of them
+//! cargo xtask test network::       those whose name contains a word
+//! VESSEL_KEEP=1 cargo xtask test x leave the node of a failed test as it is, to look at it
+//! ```
 #![forbid(unsafe_code)]
-fn main() {}
+#![expect(clippy::print_stderr, reason = "a test program talks to a terminal")]
+
+mod bulk;
+mod crash;
+mod debian;
+mod exec;
+mod files;
+mod full;
+mod harness;
+mod life;
+mod limits;
+mod network;
+mod refusals;
+mod templates;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use crate::harness::run;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let topics = [
+        life::TESTS,
+        exec::TESTS,
+        files::TESTS,
+        network::TESTS,
+        limits::TESTS,
+        bulk::TESTS,
+        refusals::TESTS,
+        templates::TESTS,
+        crash::TESTS,
+        full::TESTS,
+        debian::TESTS,
+    ];
+    match run::all(&topics, &arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What tests are made of: nodes, their command line, the machine around them.
+
+pub(crate) mod command;
+pub(crate) mod machine;
+pub(crate) mod needs;
+pub(crate) mod node;
+pub(crate) mod run;
+pub(crate) mod tree;
+
+pub(crate) use command::Output;
+pub(crate) use needs::{Fixture, Need};
+pub(crate) use node::Node;
+pub(crate) use run::Test;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Declares the tests of a topic: what they get, and their functions.
+macro_rules! tests {
+    ($($fixture:ident $needs:expr => $($function:ident),+ $(,)?;)+) => {
+        pub(crate) const TESTS: &[$crate::harness::Test] = &[$($($crate::harness::Test {
+            topic: module_path!(),
+            name: stringify!($function),
+            fixture: $crate::harness::Fixture::$fixture,
+            needs: &$needs,
+            function: $function,
+        }),+),+];
+    };
+}
+pub(crate) use tests;
+
+/// Asks again and again until it is so; the last answer is in the message if it never is.
+pub(crate) fn until<T: std::fmt::Debug>(
+    what: &str,
+    timeout: Duration,
+    mut ask: impl FnMut() -> Result<T>,
+    accept: impl Fn(&T) -> bool,
+) -> Result<T> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let answer = ask();
+        match &answer {
+            Ok(value) if accept(value) => return answer,
+            _ if Instant::now() > deadline => {
+                bail!(
+                    "not so within {} s: {what}; last seen: {answer:?}",
+                    timeout.as_secs_f32()
+                )
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

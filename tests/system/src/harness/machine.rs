@@ -1,0 +1,244 @@
+//! The machine around the tests: what belongs to a node on it, and taking that away by force.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::command;
+
+/// Ids between one test node and the next. No test makes as many VEs.
+pub(crate) const IDS_PER_PLACE: u32 = 300;
+/// How many test nodes the range of ids holds.
+const PLACES: u32 = 200;
+/// First id of the first place.
+const FIRST_ID: u32 = 1_000;
+/// User ids of a VE, as the documentation promises them.
+const UIDS_PER_VE: u32 = 65_536;
+
+/// One of the places for a test node on this machine. Its network namespace is the lock on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u32);
+
+impl Place {
+    /// Takes a free place. Several runs of the tests on one machine get different ones.
+    pub(crate) fn take() -> Result<Self> {
+        let start = std::process::id();
+        for step in 0..PLACES {
+            let place = Self((start.wrapping_mul(7) + step) % PLACES);
+            let added = ip(&["netns", "add", &place.name()])?;
+            if added.code == 0 {
+                fs::create_dir_all(place.folder()).context("cannot make a folder for a node")?;
+                fs::write(place.folder().join("owner"), std::process::id().to_string())
+                    .context("cannot mark a place as taken")?;
+                return Ok(place);
+            }
+            if !Path::new(&place.network_namespace()).exists() {
+                bail!("cannot make a network namespace: {added}");
+            }
+        }
+        bail!("all {PLACES} places for test nodes are taken: see `ip netns`")
+    }
+
+    /// Name of everything of this place that has a name.
+    pub(crate) fn name(self) -> String {
+        format!("vessel-test-{}", self.0)
+    }
+
+    /// A folder for the node's root and for what the test writes down.
+    pub(crate) fn folder(self) -> PathBuf {
+        std::env::temp_dir().join(self.name())
+    }
+
+    /// Where the network namespace can be entered.
+    pub(crate) fn network_namespace(self) -> String {
+        format!("/run/netns/{}", self.name())
+    }
+
+    /// The first id of the node's VEs.
+    pub(crate) fn first_id(self) -> u32 {
+        FIRST_ID + self.0 * IDS_PER_PLACE
+    }
+
+    /// The number of this place, for addresses that must differ.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Everything on the machine that belongs to the node of this place.
+    pub(crate) fn traces(self) -> BTreeSet<String> {
+        let root = self.folder().join("node");
+        let text = root.display().to_string();
+        let mut traces = BTreeSet::new();
+        if root.exists() {
+            traces.insert(text.clone());
+        }
+        for process in self.processes() {
+            let line =
+                fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            traces.insert(format!("process {}: {line}", process.as_raw_nonzero()));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        traces.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&text))
+                .map(|l| format!("mount {l}")),
+        );
+        traces.extend(
+            loop_devices(&text)
+                .iter()
+                .map(|path| format!("loop device {path}")),
+        );
+        traces.extend(
+            self.control_groups()
+                .iter()
+                .map(|path| format!("control group {}", path.display())),
+        );
+        traces
+    }
+
+    /// Processes of the node's programs and of its VEs.
+    fn processes(self) -> Vec<Pid> {
+        let root = self.folder().join("node").display().to_string();
+        let uids = self.first_id() * UIDS_PER_VE..(self.first_id() + IDS_PER_PLACE) * UIDS_PER_VE;
+        all_processes()
+            .into_iter()
+            .filter(|pid| {
+                let folder = format!("/proc/{}", pid.as_raw_nonzero());
+                let line = fs::read(format!("{folder}/cmdline")).unwrap_or_default();
+                let is_program = String::from_utf8_lossy(&line).contains(&root);
+                is_program || uid_of(&folder).is_some_and(|uid| uids.contains(&uid))
+            })
+            .collect()
+    }
+
+    /// The node's control groups in every hierarchy, deepest first.
+    pub(crate) fn control_groups(self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let name = format!("vessel-{}", self.first_id());
+        find_folders(Path::new("/sys/fs/cgroup"), &name, 4, &mut found);
+        let mut all = Vec::new();
+        for group in found {
+            descend(&group, &mut all);
+        }
+        all
+    }
+
+    /// Takes away by force whatever belongs to this place, and the place itself.
+    pub(crate) fn sweep(self) {
+        for _ in 0..3 {
+            for process in self.processes() {
+                let _ = kill_process(process, Signal::KILL);
+            }
+            if settled(|| self.processes().is_empty()) {
+                break;
+            }
+        }
+        let _ = settled(|| {
+            for group in self.control_groups() {
+                let _ = fs::remove_dir(group);
+            }
+            self.control_groups().is_empty()
+        });
+        for device in loop_devices(&self.folder().display().to_string()) {
+            let _ = command::run(Command::new("losetup").args(["--detach", &device]));
+        }
+        let _ = ip(&["netns", "del", &self.name()]);
+        let _ = ip(&["link", "del", &format!("vt{}", self.0)]);
+        let _ = command::run(Command::new("nft").args(["delete", "table", "ip", &self.name()]));
+        let _ = fs::remove_dir_all(self.folder());
+    }
+}
+
+/// Sweeps the places that test programs left which are no more (they were killed).
+pub(crate) fn sweep_abandoned() -> Result<()> {
+    for number in 0..PLACES {
+        let place = Place(number);
+        let Ok(owner) = fs::read_to_string(place.folder().join("owner")) else {
+            continue;
+        };
+        if !Path::new("/proc").join(owner.trim()).exists() {
+            place.sweep();
+        }
+    }
+    Ok(())
+}
+
+/// Runs `ip`.
+pub(crate) fn ip(arguments: &[&str]) -> Result<command::Output> {
+    command::run(Command::new("ip").args(arguments))
+}
+
+/// Every process of the machine.
+pub(crate) fn all_processes() -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
+}
+
+fn uid_of(folder: &str) -> Option<u32> {
+    let status = fs::read_to_string(format!("{folder}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Loop devices whose file's path contains a text.
+fn loop_devices(text: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
+    let ours = entries.flatten().filter(|entry| {
+        fs::read_to_string(entry.path().join("loop/backing_file")).is_ok_and(|f| f.contains(text))
+    });
+    ours.map(|entry| format!("/dev/{}", entry.file_name().display()))
+        .collect()
+}
+
+fn find_folders(below: &Path, name: &str, depth: u32, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(below) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_str() == Some(name) {
+            found.push(entry.path());
+        } else if depth > 0 {
+            find_folders(&entry.path(), name, depth - 1, found);
+        }
+    }
+}
+
+fn descend(group: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            descend(&entry.path(), all);
+        }
+    }
+    all.push(group.to_owned());
+}
+
+/// Waits a moment for something that the kernel does after the fact.
+fn settled(mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

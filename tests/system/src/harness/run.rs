@@ -1,0 +1,176 @@
+//! Turning declared tests into results that are told in `cargo test`'s own format.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, anyhow, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::harness::{Fixture, Need, Node, machine, tree};
+
+/// One test.
+#[derive(Debug)]
+pub(crate) struct Test {
+    /// The module it is in.
+    pub(crate) topic: &'static str,
+    /// Its function's name: what is true when it passes.
+    pub(crate) name: &'static str,
+    /// What it finds.
+    pub(crate) fixture: Fixture,
+    /// What it needs besides root.
+    pub(crate) needs: &'static [Need],
+    /// The test itself.
+    pub(crate) function: fn(&mut Node) -> Result<()>,
+}
+
+/// The node that tests with [`Fixture::Debian`] share, because making its template takes a minute.
+/// Once making it failed, the reason is kept, and every later test fails with it at once.
+static DEBIAN: Mutex<Option<Result<Node, String>>> = Mutex::new(None);
+
+/// Runs the tests that the arguments select.
+pub(crate) fn all(topics: &[&'static [Test]], arguments: &Arguments) -> Result<ExitCode> {
+    if !arguments.list {
+        machine::sweep_abandoned()?;
+    }
+    let mut skipped = Vec::new();
+    let mut trials = Vec::new();
+    for test in topics.iter().copied().flatten() {
+        let name = format!(
+            "{}::{}",
+            test.topic.rsplit("::").next().unwrap_or_default(),
+            test.name
+        );
+        match verdict(test) {
+            Verdict::Run => trials.push(Trial::test(name, move || finish(one(test)))),
+            Verdict::Skip(reason) => {
+                skipped.push(format!("{name}: {reason}"));
+                trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
+            }
+            Verdict::Fail(reason) => {
+                trials.push(Trial::test(name, move || Err(Failed::from(reason))));
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    let mut failed = conclusion.has_failed();
+    if let Some(Ok(node)) = lock(&DEBIAN).take()
+        && let Err(error) = node.finish()
+    {
+        eprintln!("error: the Debian node left something behind: {error:#}");
+        failed = true;
+    }
+    tree::clean();
+    for skip in skipped.iter().filter(|_| !arguments.list) {
+        eprintln!("skipped {skip}");
+    }
+    Ok(if failed {
+        ExitCode::from(101)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+enum Verdict {
+    Run,
+    Skip(String),
+    Fail(String),
+}
+
+fn verdict(test: &Test) -> Verdict {
+    let strict = std::env::var_os("VESSEL_REQUIRE").is_some();
+    for need in [Need::Root].iter().chain(test.needs) {
+        match need.unmet() {
+            Some(reason) if strict && need.is_required() => {
+                return Verdict::Fail(format!("required, and cannot run: {reason}"));
+            }
+            Some(reason) => return Verdict::Skip(reason),
+            None => {}
+        }
+    }
+    Verdict::Run
+}
+
+fn finish(result: Result<()>) -> Result<(), Failed> {
+    result.map_err(|error| Failed::from(format!("{error:#}")))
+}
+
+fn one(test: &Test) -> Result<()> {
+    match test.fixture {
+        Fixture::Daemon => with_own(Node::with_daemon()?, test),
+        Fixture::Node => {
+            let mut node = Node::with_daemon()?;
+            match prepare(&mut node) {
+                Ok(()) => with_own(node, test),
+                Err(error) => Err(close(node, Err(error))),
+            }
+        }
+        Fixture::Debian => {
+            let mut shared = lock(&DEBIAN);
+            let made = shared.get_or_insert_with(|| debian().map_err(|error| format!("{error:#}")));
+            let node = made
+                .as_mut()
+                .map_err(|error| anyhow!("no Debian node: {error}"))?;
+            guarded(|| (test.function)(node)).with_context(|| node.story())
+        }
+    }
+}
+
+/// Runs a test on its own node, takes the node away, and compares what is left.
+fn with_own(mut node: Node, test: &Test) -> Result<()> {
+    let result = guarded(|| (test.function)(&mut node));
+    match result {
+        Ok(()) => node.finish(),
+        Err(error) => Err(close(node, Err(error))),
+    }
+}
+
+/// Takes away the node of a failed test without hiding why it failed.
+fn close(node: Node, result: Result<()>) -> anyhow::Error {
+    let error = match result {
+        Err(error) => anyhow!("{error:#}\n{}", node.story()),
+        Ok(()) => anyhow!("nothing failed"),
+    };
+    if std::env::var_os("VESSEL_KEEP").is_some() {
+        return error.context(format!("kept: {}", node.keep()));
+    }
+    drop(node);
+    error
+}
+
+fn prepare(node: &mut Node) -> Result<()> {
+    node.init()?;
+    let archive = tree::tiny_archive()?;
+    node.ok(&["template", "import", &archive, "--name", "tiny"])?;
+    Ok(())
+}
+
+fn debian() -> Result<Node> {
+    let mut node = Node::with_uplink()?;
+    node.init_with_pool("8G")?;
+    let mut words = vec!["template", "build", "debian-12"];
+    for package in ["nginx-light", "openssh-server"] {
+        words.extend(["--package", package]);
+    }
+    node.ok(&words)?;
+    Ok(node)
+}
+
+/// A panic in a test is a failure of that test, and its node is still taken away.
+fn guarded(test: impl FnOnce() -> Result<()>) -> Result<()> {
+    match catch_unwind(AssertUnwindSafe(test)) {
+        Ok(result) => result,
+        Err(panic) => bail!("panicked: {}", panic_text(&*panic)),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,183 @@
+//! Limits: set while a VE runs, seen in its control groups, kept, and felt inside.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{Node, tests, until};
+
+tests! {
+    Node [] =>
+        limits_take_effect_at_once_and_survive_a_restart,
+        a_lifted_limit_is_gone,
+        memory_is_limited_and_the_ve_lives_on,
+        processes_are_limited_and_the_ve_lives_on,
+        disk_ends_at_its_limit_and_heals,
+        a_processor_limit_slows_and_a_set_confines,
+        a_ve_sees_its_own_limits_only;
+}
+
+fn limits_take_effect_at_once_and_survive_a_restart(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    let id = node.show("web")?["id"].as_u64().context("no id")?;
+    node.ok(&[
+        "set",
+        "web",
+        "memory.limit=96M",
+        "processes.limit=77",
+        "cpu.limit=0.5",
+        "cpu.share=250",
+    ])?;
+    for round in ["live", "after a restart"] {
+        let memory = node.control(id, "memory", "memory.limit_in_bytes", "memory.max")?;
+        ensure!(memory == (96 << 20).to_string(), "{round}: memory {memory}");
+        let processes = node.control(id, "pids", "pids.max", "pids.max")?;
+        ensure!(processes == "77", "{round}: processes {processes}");
+        let cpu = node.control(id, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
+        let quota: f64 = cpu.split(' ').next().unwrap_or_default().parse()?;
+        let period = match cpu.split(' ').nth(1) {
+            Some(period) => period.parse::<f64>()?,
+            None => node
+                .control(id, "cpu", "cpu.cfs_period_us", "cpu.max")?
+                .parse::<f64>()?,
+        };
+        ensure!((quota / period - 0.5).abs() < 0.001, "{round}: cpu {cpu}");
+        let share: u64 = node
+            .control(id, "cpu", "cpu.shares", "cpu.weight")?
+            .parse()?;
+        // Version 1 counts in 1,024ths of what version 2 calls 100.
+        ensure!(share == 250 || share == 2_560, "{round}: share {share}");
+        let shown = node.show("web")?;
+        ensure!(
+            shown["limits"]["memory.limit"] == 96 << 20,
+            "{round}: {shown}"
+        );
+        ensure!(shown["limits"]["processes.limit"] == 77, "{round}: {shown}");
+        node.ok(&["restart", "web"])?;
+        node.expect_state("web", "running")?;
+    }
+    Ok(())
+}
+
+fn a_lifted_limit_is_gone(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    let id = node.show("web")?["id"].as_u64().context("no id")?;
+    let free = node.control(id, "pids", "pids.max", "pids.max")?;
+    node.ok(&["set", "web", "processes.limit=50", "memory.limit=64M"])?;
+    node.ok(&["set", "web", "processes.limit=none", "memory.limit=none"])?;
+    ensure!(node.control(id, "pids", "pids.max", "pids.max")? == free);
+    let memory = node.control(id, "memory", "memory.limit_in_bytes", "memory.max")?;
+    ensure!(memory == "max" || memory.len() > 15, "memory {memory}");
+    ensure!(node.show("web")?["limits"]["memory.limit"].is_null());
+    Ok(())
+}
+
+fn memory_is_limited_and_the_ve_lives_on(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    node.ok(&["set", "web", "memory.limit=32M", "memory.swap=0"])?;
+    // `tail` keeps everything of an endless line.
+    let hog = node.vessel(&[
+        "exec",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "head -c 200000000 /dev/zero | tail -c 150000000 | wc -c",
+    ])?;
+    ensure!(
+        !hog.stdout.contains("150000000"),
+        "150 MB fitted into 32 MB: {hog}"
+    );
+    ensure!(node.state("web")? == "running");
+    node.expect_page(&node.v4("web")?, "web")
+}
+
+fn processes_are_limited_and_the_ve_lives_on(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    node.start_tiny("neighbour")?;
+    node.ok(&["set", "web", "processes.limit=40"])?;
+    let bomb = "i=0; while [ $i -lt 100 ]; do sleep 20 & i=$((i+1)); done; wait";
+    let output = node.vessel(&["exec", "web", "--", "timeout", "2", "sh", "-c", bomb])?;
+    ensure!(
+        output.stderr.contains("fork"),
+        "100 processes fitted into 40: {output}"
+    );
+    ensure!(node.sh("neighbour", "echo fine")? == "fine");
+    ensure!(node.state("web")? == "running");
+    node.ok(&["stop", "web"])?;
+    Ok(())
+}
+
+fn disk_ends_at_its_limit_and_heals(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    node.ok(&["set", "web", "disk.limit=64M"])?;
+    // Data that does not compress, and reaches the disk while the limit is watched.
+    let fill = "dd if=/dev/urandom of=/root/big bs=1M count=200 conv=fsync 2>&1";
+    let output = node.vessel(&["exec", "web", "--", "sh", "-c", fill])?;
+    ensure!(output.code != 0, "200 MB fitted into 64 MB");
+    ensure!(
+        output.stdout.contains("quota") || output.stdout.contains("space"),
+        "{output}"
+    );
+    let size: u64 = node.sh("web", "stat -c %s /root/big")?.parse()?;
+    ensure!(
+        ((40 << 20)..=(64 << 20)).contains(&size),
+        "{size} bytes fitted into 64 MB"
+    );
+    ensure!(node.state("web")? == "running");
+    node.sh("web", "rm /root/big")?;
+    let again = || {
+        node.sh(
+            "web",
+            "dd if=/dev/urandom of=/root/small bs=1M count=20 conv=fsync 2>&1",
+        )
+    };
+    until(
+        "there is space again",
+        Duration::from_secs(30),
+        again,
+        |_| true,
+    )?;
+    // More is given at once, too.
+    node.ok(&["set", "web", "disk.limit=200M"])?;
+    node.sh(
+        "web",
+        "dd if=/dev/urandom of=/root/more bs=1M count=80 conv=fsync 2>&1",
+    )?;
+    Ok(())
+}
+
+fn a_processor_limit_slows_and_a_set_confines(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    node.ok(&["set", "web", "cpu.limit=20%", "cpu.set=0"])?;
+    let allowed = node.sh("web", "grep Cpus_allowed_list /proc/self/status")?;
+    ensure!(allowed.ends_with("\t0"), "{allowed}");
+    // One second of the clock holds a fifth of a second of work.
+    let spent = node.sh(
+        "web",
+        "sh -c 'timeout 1 sh -c \"while :; do :; done\"; times' | tail -n 1",
+    )?;
+    let seconds: f64 = spent
+        .split(['m', 's', ' '])
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .with_context(|| format!("`times` said {spent}"))?;
+    ensure!(seconds < 0.5, "{seconds} s of work in 1 s at 20%");
+    Ok(())
+}
+
+fn a_ve_sees_its_own_limits_only(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    let own = node.sh("web", "cat /proc/self/cgroup")?;
+    ensure!(!own.contains("vessel-"), "a VE sees where it is: {own}");
+    let written = node.vessel(&[
+        "exec",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo max > /sys/fs/cgroup/pids.max",
+    ])?;
+    ensure!(written.code != 0, "a VE wrote its own limit: {written}");
+    Ok(())
+}
