@@ -1,28 +1,28 @@
 //! The HTTP door of a node. The only crate that knows HTTP on the serving side.
 //!
-//! [`serve`] answers on a Unix socket for a [`Node`], which the daemon implements.
+//! [`bind`] makes the socket, [`serve`] answers on it for a [`Node`], which the daemon implements. The
+//! door parses requests into wire types, hands them to the node, and turns answers and refusals back
+//! into HTTP; it decides nothing about VEs.
+//!
+//! Who may speak: root, and the user that the daemon runs as. The socket's mode says so, and each connection's
+//! credentials are checked again, since a socket's mode can be changed by mistake.
+//!
+//! Answers: `200` with what was asked for; `202` with an `Operation` that has not ended; with
+//! `?wait=true` a mutation answers `200` when its operation ended, whether it is `done` or `failed`; every
+//! refusal is an `ApiError` with the status of its code. All limits are named in [`limits`].
 #![forbid(unsafe_code)]
 
+mod answer;
+mod body;
+mod door;
+pub mod limits;
 pub mod node;
+mod query;
+mod routes;
+mod session;
 
-use std::future::Future;
-use std::sync::Arc;
-
+pub use door::{BindError, bind, serve};
 pub use node::{
     ByteSink, ByteSource, Control, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles,
     Reply, Session, VeFilter, VeKey,
 };
-
-/// Answers on `listener` for `node` until `shutdown` is ready; then takes no new connection, lets
-/// requests that are being answered end within [`DRAIN_TIMEOUT`], and comes back.
-pub async fn serve(
-    listener: tokio::net::UnixListener,
-    node: Arc<dyn Node>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
-    drop((listener, node));
-    shutdown.await;
-}
-
-/// How long [`serve`] lets answers end after its shutdown.
-pub const DRAIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

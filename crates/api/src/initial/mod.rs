@@ -19,7 +19,7 @@ pub use requests::{
     CreateRequest, DeleteRequest, DestroyRequest, SetOutcome, SetReply, SetRequest, SettingChange,
     ShutdownRequest, StartRequest, StopRequest,
 };
-pub use session::{ConsoleRequest, ExecRequest, TerminalSize};
+pub use session::{ConsoleRequest, ExecRequest, FileKind, TerminalSize};
 pub use stats::{Stats, Usage};
 pub use template::{BuildRequest, ImportRequest, Package, Template, TemplateDetails, TemplateKind};
 pub use ve::{Limits, Ve, VeDetails, VeState};

@@ -39,3 +39,10 @@ pub struct ConsoleRequest {
     /// Size of the caller's terminal.
     pub terminal: TerminalSize,
 }
+
+/// What a path inside of a VE is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileKind {
+    /// Whether it is a folder, links followed.
+    pub folder: bool,
+}
