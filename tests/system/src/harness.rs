@@ -43,8 +43,12 @@ pub(crate) fn until<T: std::fmt::Debug>(
         match &answer {
             Ok(value) if accept(value) => return answer,
             _ if Instant::now() > deadline => {
+                let seen = match answer {
+                    Ok(value) => format!("{value:?}"),
+                    Err(error) => format!("{error:#}"),
+                };
                 bail!(
-                    "not so within {} s: {what}; last seen: {answer:?}",
+                    "not so within {} s: {what}; last seen: {seen}",
                     timeout.as_secs_f32()
                 )
             }

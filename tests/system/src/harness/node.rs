@@ -268,8 +268,21 @@ impl Node {
             .stderr(errors);
         self.daemon = Some(command.spawn().context("cannot run `nsenter`")?);
         let socket = self.root().join("vessel.sock");
-        let accept = || UnixStream::connect(&socket).map_err(anyhow::Error::from);
-        until("the daemon listens", PATIENCE, accept, |_| true)?;
+        let daemon = self.daemon.as_mut().context("there is no daemon")?;
+        let ask = || {
+            let connected = UnixStream::connect(&socket).is_ok();
+            let ended = daemon.try_wait().context("cannot look at the daemon")?;
+            Ok((connected, ended))
+        };
+        let (connected, ended) =
+            until("the daemon listens", PATIENCE, ask, |(connected, ended)| {
+                *connected || ended.is_some()
+            })?;
+        ensure!(
+            connected,
+            "the daemon ended with {ended:?}:\n{}",
+            self.story()
+        );
         Ok(())
     }
 
