@@ -1,2 +1,37 @@
-//! Admit, journal, drive, undo, publish: what happens to VEs, over mechanisms seen as traits.
+//! What happens to VEs: admit, journal, drive, undo, publish.
+//!
+//! ```text
+//! request -> admission (policy) -> journal (registry) -> lane of the VE -> plan of steps
+//!                                                              |  each step: do, or undo backwards
+//!                                       events, operation <- outcome, in one transaction
+//! ```
+//!
+//! One lane per VE and per template: whatever is asked of one is carried out one after the other,
+//! by one driver; different ones go side by side. The engine sees the node through
+//! [`Mechanisms`], so that a test can put a fake node below it and crash it at every step.
+//!
+//! Invariants:
+//! - An operation is journalled before its first step and ends in the transaction that records
+//!   what it left. Between the two a crash may come at any point.
+//! - Every step can be done again, and every undo, also when there is nothing to undo.
+//! - The registry's record of a VE changes in its lane only, so no two writers race.
+//! - What runs is decided by the kernel, not by the record: [`Engine::recover`] compares both.
+//!
+//! It does no I/O of its own beyond the registry, knows no HTTP, no clock but the one it is
+//! given, and starts no threads: it is given a way to run a lane.
 #![forbid(unsafe_code)]
+
+mod admission;
+mod driver;
+mod error;
+mod lanes;
+mod mechanisms;
+mod plan;
+mod recovery;
+mod request;
+
+pub use error::{Failure, FailureKind};
+pub use lanes::{Engine, EngineParts, Notice, Submitted, Ticket};
+pub use mechanisms::{Fault, Mechanisms, Patience, Progress, ProgressSink, Running};
+pub use plan::Step;
+pub use request::{CreateRequest, NodeFacts, Request, StopManner, TemplateRequest, VeRequest};

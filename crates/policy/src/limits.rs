@@ -85,6 +85,21 @@ pub fn grant(wanted: &Limits, in_use: &InUse, processors: u32) -> Result<(), Lim
     }
 }
 
+/// The limits of `new` that are tighter than those of `old`: only they can be below what is in
+/// use because of this change, and a VE above a limit that is raised must be allowed to raise it.
+#[must_use]
+pub fn lowered(old: &Limits, new: &Limits) -> Limits {
+    fn tighter<T: PartialOrd + Copy>(old: Option<T>, new: Option<T>) -> Option<T> {
+        new.filter(|new| old.is_none_or(|old| *new < old))
+    }
+    Limits {
+        memory: tighter(old.memory, new.memory),
+        processes: tighter(old.processes, new.processes),
+        disk: tighter(old.disk, new.disk),
+        ..new.clone()
+    }
+}
+
 /// A size rounded up to a tenth of a mebibyte, so that a use is never shown below its limit.
 fn readable(bytes: Bytes) -> String {
     let tenths = (bytes.get() * 10).div_ceil(1 << 20);
@@ -110,6 +125,21 @@ mod tests {
             denied.to_string(),
             "memory.limit: 64.0M is below the 100.0M that it uses now"
         );
+    }
+
+    #[test]
+    fn only_a_tightened_limit_is_held_against_use() {
+        let old = Limits {
+            memory: Some(Bytes::from_mebibytes(10)),
+            ..Limits::default()
+        };
+        let new = Limits {
+            memory: Some(Bytes::from_mebibytes(20)),
+            ..Limits::default()
+        };
+        assert_eq!(lowered(&old, &new).memory, None);
+        assert_eq!(lowered(&new, &old).memory, old.memory);
+        assert_eq!(lowered(&Limits::default(), &old).memory, old.memory);
     }
 
     #[test]

@@ -108,6 +108,30 @@ impl Registry {
         rows.into_iter().map(RawRecord::read).collect()
     }
 
+    /// Holds addresses for a VE beside those of its record, until the record is next written.
+    ///
+    /// # Errors
+    /// Names an address that another VE has, and holds none.
+    pub fn addresses_hold(&self, id: VeId, addresses: &[IpAddr]) -> Result<(), CreateConflict> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        hold_addresses(&transaction, id, addresses)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The addresses that are held for a VE.
+    ///
+    /// # Errors
+    /// When the database or an address cannot be read.
+    pub fn addresses_held(&self, id: VeId) -> Result<Vec<IpAddr>, RegistryError> {
+        let connection = self.connection();
+        let mut statement =
+            connection.prepare_cached("SELECT address FROM addresses WHERE ve = ?1")?;
+        let texts = statement.query_map([id.get()], |row| row.get::<_, String>(0))?;
+        texts.map(|text| read_address(&text?)).collect()
+    }
+
     /// Puts `record` in place of what is known of that VE. Its number and name stay as they are.
     ///
     /// # Errors
@@ -152,7 +176,7 @@ fn reserve(
             json(&StoredFirstBoot::from(first_boot)),
         ],
     )?;
-    hold_addresses(transaction, spec)?;
+    hold_addresses(transaction, spec.id, &spec.addresses)?;
     Ok(operations::insert(transaction, operation, now)?)
 }
 
@@ -185,7 +209,7 @@ pub(crate) fn update(
         ],
     )?;
     transaction.execute("DELETE FROM addresses WHERE ve = ?1", [spec.id.get()])?;
-    hold_addresses(transaction, spec)
+    hold_addresses(transaction, spec.id, &spec.addresses)
 }
 
 /// Forgets a VE within a transaction of the caller's.
@@ -195,19 +219,31 @@ pub(crate) fn forget(transaction: &Transaction<'_>, id: VeId) -> Result<(), rusq
         .map(drop)
 }
 
-fn hold_addresses(transaction: &Transaction<'_>, spec: &Spec) -> Result<(), CreateConflict> {
+fn hold_addresses(
+    transaction: &Transaction<'_>,
+    id: VeId,
+    addresses: &[IpAddr],
+) -> Result<(), CreateConflict> {
     let mut holder_of =
         transaction.prepare_cached("SELECT ve FROM addresses WHERE address = ?1")?;
     let mut hold = transaction.prepare_cached("INSERT INTO addresses VALUES (?1, ?2)")?;
-    for address in &spec.addresses {
+    for address in addresses {
         let text = address.to_string();
-        if let Some(holder) = holder_of.query_row([&text], |row| row.get(0)).optional()? {
-            return Err(CreateConflict::Address {
-                address: *address,
-                holder: number(holder)?,
-            });
+        match holder_of
+            .query_row([&text], |row| row.get(0))
+            .optional()?
+            .map(number)
+            .transpose()?
+        {
+            Some(holder) if holder == id => {}
+            Some(holder) => {
+                return Err(CreateConflict::Address {
+                    address: *address,
+                    holder,
+                });
+            }
+            None => hold.execute(params![text, id.get()]).map(drop)?,
         }
-        hold.execute(params![text, spec.id.get()])?;
     }
     Ok(())
 }
@@ -221,15 +257,14 @@ fn ids(transaction: &Transaction<'_>) -> Result<BTreeSet<VeId>, RegistryError> {
 fn addresses(transaction: &Transaction<'_>) -> Result<BTreeSet<IpAddr>, RegistryError> {
     let mut statement = transaction.prepare_cached("SELECT address FROM addresses")?;
     let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
-    texts
-        .map(|text| {
-            let text = text?;
-            text.parse().map_err(|_| RegistryError::Record {
-                what: "addresses".into(),
-                finding: format!("`{text}` is no address"),
-            })
-        })
-        .collect()
+    texts.map(|text| read_address(&text?)).collect()
+}
+
+fn read_address(text: &str) -> Result<IpAddr, RegistryError> {
+    text.parse().map_err(|_| RegistryError::Record {
+        what: "addresses".into(),
+        finding: format!("`{text}` is no address"),
+    })
 }
 
 fn number(id: i64) -> Result<VeId, RegistryError> {

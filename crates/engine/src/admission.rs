@@ -1,0 +1,144 @@
+//! Whether a request can be granted at all, before anything is journalled or done.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use policy::Action;
+use registry::{CreateConflict, NewOperation, Registry, VeRecord};
+use ve::{Autostart, Limits, Setting, Spec, VeId};
+
+use crate::error::{Failure, FailureKind};
+use crate::mechanisms::Mechanisms;
+use crate::request::{CreateRequest, NodeFacts, VeRequest};
+
+/// The VE that a name or number refers to.
+pub(crate) fn find(registry: &Registry, reference: &str) -> Result<VeRecord, Failure> {
+    let record = match reference.parse::<VeId>() {
+        Ok(id) => registry.ve(id)?,
+        Err(_) => match ve::Name::new(reference) {
+            Ok(name) => registry.ve_by_name(&name)?,
+            Err(_) => None,
+        },
+    };
+    record
+        .filter(|record| record.created)
+        .ok_or_else(|| Failure::no_such_ve(reference))
+}
+
+/// Whether the state of the VE allows the request.
+pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failure> {
+    let action = match request {
+        VeRequest::Start => Action::Start,
+        VeRequest::Stop(_) => Action::Stop,
+        VeRequest::Restart(_) => Action::Restart,
+        VeRequest::Pause => Action::Pause,
+        VeRequest::Resume => Action::Resume,
+        VeRequest::Delete { force } => Action::Delete { force: *force },
+        VeRequest::Set { .. } => Action::Set,
+    };
+    policy::permit(action, record.state, record.spec.protected)
+        .map_err(|denied| Failure::about(&record.spec.name, denied.into()))
+}
+
+/// Chooses number and addresses of a new VE.
+pub(crate) fn specification(
+    request: &CreateRequest,
+    template_version: &str,
+    facts: &NodeFacts,
+    now: u64,
+    taken: (&BTreeSet<VeId>, &BTreeSet<IpAddr>),
+) -> Result<(Spec, NewOperation), AdmissionError> {
+    let (taken_ids, taken_addresses) = taken;
+    let id = policy::first_free_id(facts.first_id, facts.last_id, taken_ids).ok_or_else(|| {
+        Failure::new(
+            FailureKind::Resources,
+            format!(
+                "every number from {} to {} has a VE",
+                facts.first_id, facts.last_id
+            ),
+        )
+        .with_hint("delete VEs that are not needed any more")
+    })?;
+    let mut spec = Spec {
+        id,
+        name: request.name.clone(),
+        template: request.template.clone(),
+        template_version: template_version.to_owned(),
+        hostname: request.name.to_string(),
+        addresses: Vec::new(),
+        dns: Vec::new(),
+        limits: Limits::default(),
+        labels: request.labels.clone(),
+        autostart: Autostart::Off,
+        protected: false,
+        nesting: false,
+        created: now,
+    };
+    let given = request
+        .settings
+        .iter()
+        .any(|setting| matches!(setting, Setting::Addresses(_)));
+    if !given {
+        spec.addresses = automatic_addresses(facts, taken_addresses)?;
+    }
+    for setting in &request.settings {
+        spec.apply(setting);
+    }
+    policy::limits::grant(&spec.limits, &policy::InUse::default(), facts.processors)
+        .map_err(|denied| Failure::about(&spec.name, denied.into()))?;
+    let operation = NewOperation {
+        kind: "create",
+        ve: Some(id),
+        subject: request.name.to_string(),
+        request: format!("template {}", request.template),
+    };
+    Ok((spec, operation))
+}
+
+/// One free address out of every range of the node.
+pub(crate) fn automatic_addresses(
+    facts: &NodeFacts,
+    taken: &BTreeSet<IpAddr>,
+) -> Result<Vec<IpAddr>, Failure> {
+    let choose = |range: &ipnet::IpNet| {
+        policy::first_free_address(*range, taken).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Resources,
+                format!("every address of {range} is taken"),
+            )
+            .with_hint("delete VEs that are not needed, or give one with `address=ADDRESS`")
+        })
+    };
+    facts.ranges.iter().map(choose).collect()
+}
+
+/// Whether the node can route to the addresses among these settings.
+pub(crate) fn check_addresses(
+    mechanisms: &dyn Mechanisms,
+    settings: &[Setting],
+) -> Result<(), Failure> {
+    for setting in settings {
+        if let Setting::Addresses(addresses) = setting {
+            for address in addresses {
+                mechanisms.address_check(*address)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A refusal of the engine's or a conflict that the registry found, in one transaction.
+#[derive(Debug)]
+pub(crate) struct AdmissionError(pub(crate) Failure);
+
+impl From<Failure> for AdmissionError {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+impl From<CreateConflict> for AdmissionError {
+    fn from(conflict: CreateConflict) -> Self {
+        Self(conflict.into())
+    }
+}

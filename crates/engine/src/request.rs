@@ -1,0 +1,178 @@
+//! What can be asked of the engine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use registry::FirstBoot;
+use ve::{Name, Setting, VeId};
+
+/// What the engine must know of its node to decide.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// The first number that its VEs may have.
+    pub first_id: VeId,
+    /// The last one.
+    pub last_id: VeId,
+    /// Ranges that addresses are given from: one address of each to a VE that asks for `auto`.
+    pub ranges: Vec<IpNet>,
+    /// How many processors it has.
+    pub processors: u32,
+}
+
+/// A request to make a VE.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// Its name.
+    pub name: Name,
+    /// Its template.
+    pub template: Name,
+    /// What differs from the defaults.
+    pub settings: Vec<Setting>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What its first start writes into it.
+    pub first_boot: FirstBoot,
+}
+
+/// How a VE is to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopManner {
+    /// Its processes are killed.
+    Kill,
+    /// Its init is asked; its processes are killed when this is over.
+    Ask {
+        /// How long to wait.
+        timeout: Duration,
+    },
+}
+
+/// Something asked of one VE.
+#[derive(Clone, Debug)]
+pub enum VeRequest {
+    /// Run its init.
+    Start,
+    /// End its processes.
+    Stop(StopManner),
+    /// End its processes and run its init again.
+    Restart(StopManner),
+    /// Freeze its processes.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Remove it.
+    Delete {
+        /// Also when it runs.
+        force: bool,
+    },
+    /// Change its settings.
+    Set {
+        /// The settings to change.
+        settings: Vec<Setting>,
+        /// Labels to set, or with `None` to take away.
+        labels: BTreeMap<String, Option<String>>,
+    },
+}
+
+/// Something asked of the catalogue of templates.
+#[derive(Clone, Debug)]
+pub enum TemplateRequest {
+    /// Build one from a distribution's packages.
+    Build {
+        /// Its name.
+        name: Name,
+        /// The distribution's release, as `debian-12`.
+        suite: String,
+        /// Packages beyond the usual ones.
+        packages: Vec<String>,
+        /// Where the packages come from, if not from the distribution's own servers.
+        mirror: Option<String>,
+    },
+    /// Make one out of a root file system that exists.
+    Import {
+        /// Its name.
+        name: Name,
+        /// The file or folder.
+        source: PathBuf,
+        /// For an OCI layout, which image in it.
+        reference: Option<String>,
+        /// Whether the source is an OCI layout.
+        oci: bool,
+    },
+    /// Remove one that no VE uses.
+    Remove {
+        /// Its name.
+        name: Name,
+    },
+}
+
+/// Any request.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Make a VE.
+    Create(CreateRequest),
+    /// Something asked of a VE, by name or number.
+    Ve {
+        /// The VE's name or number.
+        reference: String,
+        /// What is asked.
+        request: VeRequest,
+    },
+    /// Something asked of the catalogue.
+    Template(TemplateRequest),
+}
+
+impl VeRequest {
+    /// The verb, as the journal and the CLI write it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop(_) => "stop",
+            Self::Restart(_) => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Delete { .. } => "delete",
+            Self::Set { .. } => "set",
+        }
+    }
+
+    /// What is asked, in one line for people who read the journal.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::Start | Self::Pause | Self::Resume => String::new(),
+            Self::Stop(manner) | Self::Restart(manner) => match manner {
+                StopManner::Kill => "kill".to_owned(),
+                StopManner::Ask { timeout } => format!("timeout {}s", timeout.as_secs()),
+            },
+            Self::Delete { force } => if *force { "force" } else { "" }.to_owned(),
+            Self::Set { settings, labels } => settings
+                .iter()
+                .map(|setting| setting.key().to_string())
+                .chain(labels.keys().map(|label| format!("label {label}")))
+                .collect::<Vec<_>>()
+                .join(", "),
+        }
+    }
+}
+
+impl TemplateRequest {
+    /// The template's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Build { name, .. } | Self::Import { name, .. } | Self::Remove { name } => name,
+        }
+    }
+
+    /// The verb, as the journal and the CLI write it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Build { .. } => "template-build",
+            Self::Import { .. } => "template-import",
+            Self::Remove { .. } => "template-remove",
+        }
+    }
+}
