@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Node,
     /// The system tests.
     Tests,
+    /// An emulated machine with another kernel.
+    Machine,
 }
 
 struct Package {
@@ -65,7 +67,22 @@ const PACKAGES: &[Package] = &[
     ),
     package("iputils-ping", Need::Tests, "reachability, both families"),
     package("e2fsprogs", Need::Tests, "a small file system to fill up"),
+    package("zstd", Need::Tests, "an archive in each compression"),
+    package("qemu-system-x86", Need::Machine, "the emulator"),
+    package(
+        "cpio",
+        Need::Machine,
+        "the machine's first root file system",
+    ),
 ];
+
+/// Names of the packages that serve one of these needs.
+pub(crate) fn names(needs: &[Need]) -> impl Iterator<Item = &'static str> {
+    PACKAGES
+        .iter()
+        .filter(|package| needs.contains(&package.need))
+        .map(|package| package.name)
+}
 
 const fn package(name: &'static str, need: Need, reason: &'static str) -> Package {
     Package { name, need, reason }

@@ -14,6 +14,7 @@ mod completion;
 mod dependencies;
 mod down;
 mod layers;
+mod machine;
 mod process;
 mod suite;
 mod tidy;
@@ -33,6 +34,7 @@ usage: cargo xtask COMMAND
   up              install what is missing, build, prepare a node, run a Debian VE on it
   down            take all of that away again
   test [FILTER]   build everything and run all tests (a filter runs system tests only)
+  machine [ARG]   run the system tests on an emulated Debian 13, with arguments for them
   check           what CI checks besides the tests; reports every failure
   tidy            only the checks of text: documents, module heads, banned words
   layers          only the checks of dependencies between crates
@@ -61,6 +63,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "up" => up::run(&workspace),
         "down" => down::run(&workspace),
         "test" => suite::run(&workspace, rest),
+        "machine" => machine::run(&workspace, rest),
         "check" => check::run(&workspace),
         "tidy" => report(&tidy::check(&workspace)?),
         "layers" => report(&layers::check(&workspace)?),

@@ -37,7 +37,7 @@ pub(crate) fn until<T: std::fmt::Debug>(
     mut ask: impl FnMut() -> Result<T>,
     accept: impl Fn(&T) -> bool,
 ) -> Result<T> {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + timeout * slowness();
     loop {
         let answer = ask();
         match &answer {
@@ -55,4 +55,10 @@ pub(crate) fn until<T: std::fmt::Debug>(
             _ => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// How much slower than a real one this machine is: an emulated one says so.
+pub(crate) fn slowness() -> u32 {
+    let said = std::env::var("VESSEL_SLOWNESS").ok();
+    said.and_then(|text| text.parse().ok()).unwrap_or(1)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Node, tests, tree, until};
+use crate::harness::{Node, slowness, tests, tree, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -98,7 +98,7 @@ fn a_stop_kills_an_init_that_does_not_listen(node: &mut Node) -> Result<()> {
     let took = begun.elapsed();
     ensure!(node.state("web")? == "stopped");
     ensure!(
-        (Duration::from_millis(900)..Duration::from_secs(6)).contains(&took),
+        (Duration::from_millis(900)..Duration::from_secs(6) * slowness()).contains(&took),
         "took {took:?}"
     );
     Ok(())

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::harness::slowness;
+
 /// What a program did.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -97,7 +99,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<
 
 fn wait(child: &mut Child, shown: &str) -> Result<i32> {
     use std::os::unix::process::ExitStatusExt;
-    let deadline = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + TIMEOUT * slowness();
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for a child")? {
             return Ok(status.code().unwrap_or(128 + status.signal().unwrap_or(0)));
