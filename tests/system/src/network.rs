@@ -27,9 +27,7 @@ fn host_and_ves_reach_each_other_in_both_families(node: &mut Node) -> Result<()>
     let (v4, v6) = (node.v4("two")?, node.v6("two")?);
     for address in [&v4, &v6] {
         node.expect_page(address, "two")?;
-        let line = format!(
-            "ping -c 1 -W 2 {address} && traceroute -n -q 1 -w 1 -m 3 {address} 2>/dev/null"
-        );
+        let line = format!("ping -c 1 -W 2 {address}");
         node.sh("one", &line)
             .with_context(|| format!("from one VE to {address}"))?;
     }
