@@ -86,7 +86,6 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["registry"], "one crate stores records"),
     ("composefs", &["template"], "one crate stores templates"),
     ("netlink-sys", &["network"], "one crate makes links"),
-    ("seccompiler", &["runtime"], "one crate confines VEs"),
     ("libc", &["kernel"], "raw system calls have one place"),
     ("nix", &["kernel"], "raw system calls have one place"),
 ];
