@@ -24,8 +24,8 @@ pub use quota::{
     quota_mode,
 };
 pub use subvolume::{
-    Access, Child, SUBVOLUME_ROOT_INODE, SubvolumeId, directory_path, snapshot_create,
-    subvolume_access_set, subvolume_children, subvolume_create, subvolume_destroy,
+    Access, Child, SUBVOLUME_ID_MIN, SUBVOLUME_ROOT_INODE, SubvolumeId, directory_path,
+    snapshot_create, subvolume_access_set, subvolume_children, subvolume_create, subvolume_destroy,
     subvolume_destroy_by_id, subvolume_exists, subvolume_id,
 };
 

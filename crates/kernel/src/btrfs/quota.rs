@@ -117,6 +117,12 @@ impl QgroupId {
         (number <= NUMBER_MASK).then_some(Self((u64::from(level) << LEVEL_SHIFT) | number))
     }
 
+    /// The group `LEVEL/NUMBER` of a number that fits anyway.
+    #[must_use]
+    pub fn above(level: u16, number: u32) -> Self {
+        Self((u64::from(level) << LEVEL_SHIFT) | u64::from(number))
+    }
+
     /// The group of level 0 that every subvolume has.
     #[must_use]
     pub fn of_subvolume(subvolume: SubvolumeId) -> Self {

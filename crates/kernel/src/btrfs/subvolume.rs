@@ -16,6 +16,9 @@ use crate::control;
 /// Inode number of the root directory of every subvolume (`BTRFS_FIRST_FREE_OBJECTID`).
 pub const SUBVOLUME_ROOT_INODE: u64 = 256;
 
+/// Least number of a subvolume that somebody made; those below are the file system's own.
+pub const SUBVOLUME_ID_MIN: u64 = 256;
+
 /// Item types of the tree of roots (`BTRFS_ROOT_ITEM_KEY`, `BTRFS_ROOT_REF_KEY`).
 const ROOT_ITEM: u32 = 132;
 const ROOT_REFERENCE: u32 = 156;
