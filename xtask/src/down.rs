@@ -21,7 +21,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     }
     // Only a running daemon knows all that belongs to the node.
     node.start_daemon()?;
-    process::run(&mut node.vessel(&["node", "destroy", "--yes"]))?;
+    process::run(&mut node.vessel(&["node", "destroy", "--force", "--yes"]))?;
     let left = traces(&node)?;
     if !left.is_empty() {
         bail!(

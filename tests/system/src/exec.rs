@@ -198,7 +198,7 @@ fn the_console_is_a_terminal_and_is_logged(node: &mut Node) -> Result<()> {
         || node.ok(&["logs", "web"]),
         said,
     )?;
-    let output = node.terminal(&["console", "web"], "\necho sum $((40+2))\n")?;
+    let output = node.terminal(&["console", "web"], "\necho sum $((40+2))\n\x1d")?;
     ensure!(output.stdout.contains("sum 42"), "{output}");
     Ok(())
 }

@@ -385,7 +385,7 @@ impl Node {
         if self.daemon.is_none() {
             self.start_daemon()?;
         }
-        self.ok(&["node", "destroy", "--yes"])?;
+        self.ok(&["node", "destroy", "--force", "--yes"])?;
         if let Some(mut daemon) = self.daemon.take() {
             let code = || daemon.try_wait().map_err(anyhow::Error::from);
             let ended = until(
