@@ -8,6 +8,7 @@ pub mod device_program;
 pub mod execute;
 pub mod loop_device;
 pub mod mount;
+pub mod netns;
 pub mod pidfd;
 pub mod probe;
 pub mod proc;

@@ -6,7 +6,7 @@
 //!   node's network namespace                       | VE's network namespace
 //!                                                  |
 //!   lo   169.254.1.1/32 (answers on every link)    |
-//!   ve101  fe80::1/64   02:56:45:ff:ff:fe  --------+--  eth0  02:56:45:00:00:65
+//!   ve101  fe80::1/128  02:56:45:ff:ff:fe  --------+--  eth0  02:56:45:00:00:65
 //!     route 10.99.0.5/32, fd00:../128 dev ve101    |      10.99.0.5/32, fd00:../128
 //!     permanent neighbours: the VE's addresses     |      default via 169.254.1.1, fe80::1
 //!                                                  |      permanent neighbours: both gateways

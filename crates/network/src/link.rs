@@ -25,7 +25,7 @@ use crate::identity::{
     ve_of_index,
 };
 use crate::message::{self, End};
-use crate::netlink::{Batch, Netlink, NetlinkError, Refusal, Step};
+use crate::netlink::{Batch, Netlink, NetlinkError, Refusal, Step, ipv6_available};
 
 pub use crate::message::Target;
 
@@ -63,9 +63,6 @@ const HOST_SWITCHES: &[(u16, u32)] = &[
     (switch::ROUTE_LOCALNET, 0),
     (switch::BC_FORWARDING, 0),
 ];
-
-/// Network length of the gateway's IPv6 address on each link.
-const GATEWAY_V6_PREFIX: u8 = 64;
 
 /// How often [`wait_gone`] looks. The kernel tears namespaces down in batches of tens of
 /// milliseconds.
@@ -137,7 +134,7 @@ pub enum LinkError {
         id: VeId,
     },
     /// The kernel refused a step.
-    #[error("the kernel refuses {step} of VE {id}'s link")]
+    #[error("the kernel refuses {step}, of VE {id}")]
     Refused {
         /// Whose link.
         id: VeId,
@@ -160,51 +157,57 @@ pub enum LinkError {
 /// # Errors
 /// Refuses an address that is routed to another link. On any failure nothing is left.
 pub fn create(netlink: &mut Netlink, spec: &LinkSpec<'_>) -> Result<(), LinkError> {
-    let mut refusals = attempt(netlink, spec)?;
-    let leftover = |refusal: &Refusal| refusal.step == Step::Link && refusal.is(Errno::EXIST);
-    if refusals.first().is_some_and(leftover) {
-        remove_if_present(netlink, &[spec.id])?;
-        refusals = attempt(netlink, spec)?;
+    make_pair(netlink, spec)?;
+    let index = interface_index(spec.id);
+    let mut batch = Batch::default();
+    batch.push(
+        Step::Parameters,
+        0,
+        message::parameters(index, HOST_SWITCHES, ipv6_available()),
+    );
+    if spec.host_end == HostEnd::Up {
+        push_activation(&mut batch, spec.id, spec.addresses);
     }
-    let Some(first) = refusals.into_iter().next() else {
-        return Ok(());
-    };
-    let made = first.step != Step::Link;
-    let error = link_error(spec.id, first);
-    if made {
+    let done = run(netlink, spec.id, batch).and_then(|refusals| succeed(spec.id, refusals));
+    if done.is_err() {
         // The cause is worth more than a failure to clean up, which the next sweep repeats.
         let _ = remove_if_present(netlink, &[spec.id]);
     }
-    Err(error)
+    done
 }
 
-fn attempt(netlink: &mut Netlink, spec: &LinkSpec<'_>) -> Result<Vec<Refusal>, LinkError> {
-    let name = spec.id.interface_name();
+/// Makes the pair alone: if its index is another interface's, what follows must not reach that.
+fn make_pair(netlink: &mut Netlink, spec: &LinkSpec<'_>) -> Result<(), LinkError> {
+    let id = spec.id;
+    let name = id.interface_name();
     let near = End {
         name: &name,
-        index: interface_index(spec.id),
+        index: interface_index(id),
         mac: HOST_MAC,
     };
     let far = End {
         name: INSIDE_NAME,
         index: INSIDE_INDEX,
-        mac: inside_mac(spec.id),
+        mac: inside_mac(id),
     };
-    let mut batch = Batch::default();
-    batch.push(
-        Step::Link,
-        NLM_F_CREATE | NLM_F_EXCL,
-        message::new_veth(near, far, spec.target, spec.mtu),
-    );
-    batch.push(
-        Step::Parameters,
-        0,
-        message::parameters(near.index, HOST_SWITCHES, netlink.ipv6()),
-    );
-    if spec.host_end == HostEnd::Up {
-        push_activation(&mut batch, spec.id, spec.addresses);
+    let attempt = |netlink: &mut Netlink| {
+        let mut batch = Batch::default();
+        let message = message::new_veth(near, far, spec.target, spec.mtu);
+        batch.push(Step::Link, NLM_F_CREATE | NLM_F_EXCL, message);
+        run(netlink, id, batch)
+    };
+    let refusals = attempt(netlink)?;
+    if !refusals.iter().any(|refusal| refusal.is(Errno::EXIST)) {
+        return succeed(id, refusals);
     }
-    run(netlink, spec.id, batch)
+    // The kernel says the same of a name and of an index that is taken.
+    if remove_if_present(netlink, &[id])? == 0 {
+        return Err(LinkError::IndexTaken {
+            id,
+            index: near.index,
+        });
+    }
+    succeed(id, attempt(netlink)?)
 }
 
 /// Brings up a host's end that was made [`HostEnd::Down`], with its routes.
@@ -226,12 +229,9 @@ fn push_activation(batch: &mut Batch, id: VeId, addresses: &[IpAddr]) {
 fn push_addresses(batch: &mut Batch, id: VeId, addresses: &[IpAddr]) {
     let index = interface_index(id);
     if addresses.iter().any(IpAddr::is_ipv6) {
-        let gateway = message::with_prefix(
-            index,
-            GATEWAY_V6.into(),
-            GATEWAY_V6_PREFIX,
-            AddressScope::Link,
-        );
+        // Alone on its network: the usual /64 would add two routes for each VE to tables that the
+        // kernel walks whenever a link comes up, and nothing is ever sent to `fe80::` of a VE.
+        let gateway = message::address(index, GATEWAY_V6.into(), AddressScope::Link);
         batch.push(
             Step::Address(GATEWAY_V6.into()),
             NLM_F_CREATE | NLM_F_REPLACE,

@@ -132,19 +132,9 @@ fn inet_switches(switches: &[(u16, u32)]) -> AfSpecUnspec {
 /// An address of an interface, without duplicate address detection: whoever gives out addresses
 /// has made sure of that already, and a second of waiting at each start is worth avoiding.
 pub(crate) fn address(index: u32, address: IpAddr, scope: AddressScope) -> AddressMessage {
-    with_prefix(index, address, full_length(address), scope)
-}
-
-/// As [`address`], on a network of a given length.
-pub(crate) fn with_prefix(
-    index: u32,
-    address: IpAddr,
-    prefix_len: u8,
-    scope: AddressScope,
-) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family(address);
-    message.header.prefix_len = prefix_len;
+    message.header.prefix_len = full_length(address);
     message.header.scope = scope;
     message.header.index = index;
     message.attributes = vec![

@@ -25,7 +25,7 @@ use crate::address::node_address;
 use crate::identity::{GATEWAY_V4, LOOPBACK_INDEX};
 use crate::link::{self, LinkError};
 use crate::message;
-use crate::netlink::{Batch, Netlink, NetlinkError, Refusal, Step};
+use crate::netlink::{Batch, Netlink, NetlinkError, Refusal, Step, ipv6_available};
 use crate::nft;
 
 pub use crate::nft::NftError;
@@ -102,16 +102,16 @@ pub fn prepare(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeE
             reason: error.reason,
         })?;
     }
-    let previous = remembered(network)?.map_or_else(|| Previous::read(netlink.ipv6()), Ok)?;
+    let previous = remembered(network)?.map_or_else(|| Previous::read(ipv6_available()), Ok)?;
     nft::apply(
         "install the node's filter",
         &ruleset::ruleset(network, &previous),
     )?;
-    forwarding::enable(netlink.ipv6(), &previous)?;
+    forwarding::enable(ipv6_available(), &previous)?;
     let mut batch = Batch::default();
     batch.push(Step::Up, 0, message::up(LOOPBACK_INDEX));
-    push_node_addresses(&mut batch, network, netlink.ipv6());
-    push_unreachable(&mut batch, network, netlink.ipv6());
+    push_node_addresses(&mut batch, network, ipv6_available());
+    push_unreachable(&mut batch, network, ipv6_available());
     let there = |refusal: &Refusal| refusal.is(Errno::EXIST);
     succeed(netlink.run(batch)?, there)
 }
@@ -131,7 +131,7 @@ pub fn remove(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeEr
 
     let mut batch = Batch::default();
     let metric = metric(network);
-    for &range in reachable_ranges(network, netlink.ipv6()) {
+    for &range in reachable_ranges(network, ipv6_available()) {
         let route = message::unreachable_route(range, metric);
         batch.push(
             Step::Route(range.addr()),

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::identity::{INSIDE_NAME, LOOPBACK_INDEX};
 use crate::message::{self, End, Target};
-use crate::netlink::{Batch, Netlink, NetlinkError, Step};
+use crate::netlink::{Batch, Netlink, NetlinkError, Step, ipv6_available};
 use crate::nft::{self, NftError};
 
 /// Lists the tables that the old `iptables` program has filled.
@@ -53,7 +53,7 @@ pub struct Finding {
 pub fn probe(netlink: &mut Netlink) -> Result<Probe, NetlinkError> {
     Ok(Probe {
         veth: veth(netlink)?,
-        ipv6: netlink.ipv6(),
+        ipv6: ipv6_available(),
         filter: nft::check(&crate::node::example_ruleset(false)),
         translation: nft::check(&crate::node::example_ruleset(true)),
         dropping_chains: nft::list("list chains", &["chains"])

@@ -1,0 +1,167 @@
+//! Who reaches whom.
+
+use std::time::Duration;
+
+use network::{Netlink, counters, counters_all};
+
+use crate::support::{Namespace, Node, id, ip, runnable, talk};
+
+const RANGES: &[&str] = &["10.99.0.0/16", "fd00:99::/64"];
+
+#[test]
+fn ves_and_their_node_reach_each_other() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, false);
+    let one = node.ve(101, &["10.99.0.2", "fd00:99::2"]);
+    let two = node.ve(102, &["10.99.0.3", "fd00:99::3"]);
+    assert_eq!(talk(&one, &two, "10.99.0.3").unwrap(), ip("10.99.0.2"));
+    assert_eq!(talk(&two, &one, "fd00:99::2").unwrap(), ip("fd00:99::3"));
+    assert_eq!(
+        talk(&one, &node.namespace, "169.254.1.1").unwrap(),
+        ip("10.99.0.2")
+    );
+    assert_eq!(
+        talk(&one, &node.namespace, "fd00:99::1").unwrap(),
+        ip("fd00:99::2")
+    );
+    assert_eq!(
+        talk(&node.namespace, &one, "10.99.0.2").unwrap(),
+        ip("169.254.1.1")
+    );
+    assert_eq!(
+        talk(&node.namespace, &one, "fd00:99::2").unwrap(),
+        ip("fd00:99::1")
+    );
+}
+
+#[test]
+fn an_address_that_no_ve_has_is_refused_at_once() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, false);
+    let one = node.ve(101, &["10.99.0.2", "fd00:99::2"]);
+    for address in ["10.99.0.77", "fd00:99::77"] {
+        let error = talk(&one, &node.namespace, address).unwrap_err();
+        let kinds = [
+            std::io::ErrorKind::HostUnreachable,
+            std::io::ErrorKind::NetworkUnreachable,
+        ];
+        assert!(kinds.contains(&error.kind()), "{address}: {error}");
+    }
+}
+
+#[test]
+fn counts_what_the_ve_sees() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, false);
+    let one = node.ve(101, &["10.99.0.2"]);
+    talk(&node.namespace, &one, "10.99.0.2").unwrap();
+    let before = all(&node, 101);
+    // A hundred datagrams of 1,000 bytes from the VE to the node, where nobody listens.
+    one.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..100 {
+            let _ = socket.send_to(&[0; 1_000], "169.254.1.1:9");
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    });
+    let after = all(&node, 101);
+    let sent = after.transmit_bytes - before.transmit_bytes;
+    assert!((100_000..120_000).contains(&sent), "{sent}");
+    assert!(after.transmit_packets - before.transmit_packets >= 100);
+    assert!(after.receive_bytes - before.receive_bytes < 100_000);
+}
+
+fn all(node: &Node, number: u32) -> network::Counters {
+    let ids = node.network().ids;
+    node.namespace.run(move || {
+        let mut netlink = Netlink::open().unwrap();
+        let all = counters_all(&mut netlink, ids).unwrap();
+        let one = counters(&mut netlink, id(number)).unwrap().unwrap();
+        assert!(one.transmit_bytes >= all[&id(number)].transmit_bytes);
+        one
+    })
+}
+
+/// An outside host behind the node's uplink, which knows no route to the node's ranges.
+fn outside(node: &Node) -> Namespace {
+    let outside = Namespace::new();
+    node.namespace
+        .program("ip link add up0 type veth peer name up1");
+    let thread = outside.run(|| rustix::thread::gettid().as_raw_nonzero());
+    node.namespace
+        .program(&format!("ip link set up1 netns {thread}"));
+    for line in [
+        "ip addr add 203.0.113.1/24 dev up0",
+        "ip addr add 2001:db8::1/64 dev up0 nodad",
+    ] {
+        node.namespace.program(line);
+    }
+    node.namespace.program("ip link set up0 up");
+    for line in [
+        "ip addr add 203.0.113.2/24 dev up1",
+        "ip addr add 2001:db8::2/64 dev up1 nodad",
+        "ip link set up1 up",
+        "ip link set lo up",
+    ] {
+        outside.program(line);
+    }
+    outside
+}
+
+#[test]
+fn ves_reach_the_outside_under_the_nodes_address() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, true);
+    let outside = outside(&node);
+    let one = node.ve(101, &["10.99.0.2", "fd00:99::2"]);
+    let two = node.ve(102, &["10.99.0.3", "fd00:99::3"]);
+    assert_eq!(
+        talk(&one, &outside, "203.0.113.2").unwrap(),
+        ip("203.0.113.1")
+    );
+    assert_eq!(
+        talk(&one, &outside, "2001:db8::2").unwrap(),
+        ip("2001:db8::1")
+    );
+    // Between VEs and to the node nothing is translated.
+    assert_eq!(talk(&one, &two, "10.99.0.3").unwrap(), ip("10.99.0.2"));
+    assert_eq!(
+        talk(&one, &node.namespace, "203.0.113.1").unwrap(),
+        ip("10.99.0.2")
+    );
+    assert_eq!(talk(&two, &one, "fd00:99::2").unwrap(), ip("fd00:99::3"));
+    // An outside host that has a route sees the VEs themselves.
+    outside.program("ip route add 10.99.0.0/16 via 203.0.113.1");
+    assert_eq!(
+        talk(&outside, &one, "10.99.0.2").unwrap(),
+        ip("203.0.113.2")
+    );
+}
+
+#[test]
+fn without_translation_the_outside_sees_the_ve() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, false);
+    let outside = outside(&node);
+    let one = node.ve(101, &["10.99.0.2", "fd00:99::2"]);
+    outside.program("ip route add 10.99.0.0/16 via 203.0.113.1");
+    outside.program("ip route add fd00:99::/64 via 2001:db8::1");
+    assert_eq!(
+        talk(&one, &outside, "203.0.113.2").unwrap(),
+        ip("10.99.0.2")
+    );
+    assert_eq!(
+        talk(&outside, &one, "fd00:99::2").unwrap(),
+        ip("2001:db8::2")
+    );
+}
