@@ -346,13 +346,18 @@ impl VeGroup {
             }
             enable(directory, "cpuset")?;
         }
-        // The kernel reads an empty line as "those of the group above".
-        let value = if processors.is_empty() {
-            "\n".to_owned()
-        } else {
-            list(processors)
-        };
-        Ok(directory.write(&file, &value)?)
+        if !processors.is_empty() {
+            return Ok(directory.write(&file, &list(processors))?);
+        }
+        // An empty line is "those of the group above", which the kernel takes from groups without
+        // processes only (ENOSPC): with processes, name them.
+        match directory.write(&file, "\n") {
+            Err(error) if error.is(Errno::NOSPC) => {
+                let above = directory.read(Path::new("cpuset.cpus.effective"))?;
+                Ok(directory.write(&file, above.trim())?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// On v1 the group is made at the first mask and stays until the VE's end, as taking all

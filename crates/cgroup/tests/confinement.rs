@@ -111,5 +111,16 @@ mod tests {
             assert!(text.trim_end().ends_with("/61301/vessel-exec"), "{text}");
             inside("rmdir vessel-exec");
         }
+        // With controllers for the groups below, the VE's own group takes no process any more; what
+        // comes in from outside still finds its place.
+        let enabled = inside(
+            "mkdir -p init.scope && echo $$ > init.scope/cgroup.procs && \
+             for c in $(cat cgroup.controllers); do echo +$c > cgroup.subtree_control; done; \
+             cat cgroup.subtree_control",
+        );
+        let offered = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap();
+        assert_eq!(enabled.trim(), offered.trim());
+        let entry = group.exec_entry().unwrap();
+        assert!(run_in(&entry, "exit 0").status().unwrap().success());
     }
 }

@@ -234,7 +234,8 @@ mod tests {
         }
         let inside = output(&group, "grep Cpus_allowed_list /proc/self/status");
         assert!(inside.trim().ends_with("\t0"), "{inside}");
-        assert!(group.apply(&Limits::default()).is_complete());
+        let applied = group.apply(&Limits::default());
+        assert!(applied.is_complete(), "{:?}", applied.refused);
         assert_eq!(allowed(process.0.id()), all);
         let wrong = group.apply(&Limits {
             cpu_set: vec![8_000],

@@ -339,8 +339,11 @@ mod tests {
             features.require_needed()
         );
         assert!(features.overlay_profile().is_some());
-        // Generous, for a machine that is busy with other tests; 20 ms when idle.
-        assert!(took.as_millis() < 1_000, "{took:?}");
+        // 20 ms when idle. Generous, for a machine that is busy with other tests, or emulated.
+        let slowness = std::env::var("VESSEL_SLOWNESS")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        assert!(took.as_millis() < 1_000 * slowness.unwrap_or(1), "{took:?}");
     }
 
     #[test]
