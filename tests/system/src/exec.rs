@@ -172,7 +172,7 @@ fn many_commands_run_at_once(node: &mut Node) -> Result<()> {
 
 fn enter_is_a_terminal(node: &mut Node) -> Result<()> {
     node.start_tiny("web")?;
-    let output = node.terminal(&["enter", "web"], "tty; stty size; hostname; exit 3\n")?;
+    let output = node.terminal(&["enter", "web"], &["tty; stty size; hostname; exit 3\n"])?;
     ensure!(
         output.stdout.contains("/dev/pts/") && output.stdout.contains("web"),
         "{output}"
@@ -198,7 +198,7 @@ fn the_console_is_a_terminal_and_is_logged(node: &mut Node) -> Result<()> {
         || node.ok(&["logs", "web"]),
         said,
     )?;
-    let output = node.terminal(&["console", "web"], "\necho sum $((40+2))\n\x1d")?;
+    let output = node.terminal(&["console", "web"], &["\necho sum $((40+2))\n", "\x1d"])?;
     ensure!(output.stdout.contains("sum 42"), "{output}");
     Ok(())
 }

@@ -54,8 +54,21 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
     run_with_input(command, b"")
 }
 
-/// Runs a command that reads `input`. A command that does not end is killed and an error.
+/// Runs a command that reads `input`.
 pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Result<Output> {
+    feed(command, vec![input.to_owned()], Duration::ZERO)
+}
+
+/// Runs a command on whose terminal somebody types one piece after the other, looking up in between.
+pub(crate) fn run_typing(command: &mut Command, pieces: &[&str]) -> Result<Output> {
+    let pieces = pieces.iter().map(|piece| piece.as_bytes().to_owned());
+    let pause = Duration::from_millis(400) * slowness();
+    feed(command, pieces.collect(), pause)
+}
+
+/// Runs a command, with a pause before each piece of its input. A command that does not end is
+/// killed and an error.
+fn feed(command: &mut Command, pieces: Vec<Vec<u8>>, pause: Duration) -> Result<Output> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let shown = words
         .map(std::ffi::OsStr::to_string_lossy)
@@ -69,10 +82,15 @@ pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Result<Outp
         .spawn()
         .with_context(|| format!("cannot run `{shown}`"))?;
     let stdin = child.stdin.take();
-    let input = input.to_owned();
     let feeder = std::thread::spawn(move || {
-        // A program may end without having read everything.
-        let _ = stdin.map(|mut stdin| stdin.write_all(&input));
+        let mut stdin = stdin?;
+        for piece in pieces {
+            std::thread::sleep(pause);
+            // A program may end without having read everything.
+            stdin.write_all(&piece).ok()?;
+        }
+        std::thread::sleep(pause);
+        Some(())
     });
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());

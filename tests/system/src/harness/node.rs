@@ -119,8 +119,8 @@ impl Node {
         command::run_with_input(&mut self.command(arguments), input)
     }
 
-    /// Runs the command line on a terminal where somebody types `input`.
-    pub(crate) fn terminal(&self, arguments: &[&str], input: &str) -> Result<Output> {
+    /// Runs the command line on a terminal where somebody types these pieces.
+    pub(crate) fn terminal(&self, arguments: &[&str], pieces: &[&str]) -> Result<Output> {
         let root = self.root().display().to_string();
         let program = program("vessel").display().to_string();
         let words = [&[program.as_str(), "--root", &root][..], arguments].concat();
@@ -132,7 +132,7 @@ impl Node {
             &words.join(" "),
             "/dev/null",
         ]);
-        command::run_with_input(script.env_remove("VESSEL_ROOT"), input.as_bytes())
+        command::run_typing(script.env_remove("VESSEL_ROOT"), pieces)
     }
 
     /// Runs the command line with `--json` and reads what it wrote.
