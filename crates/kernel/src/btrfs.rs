@@ -16,7 +16,7 @@ mod subvolume;
 
 pub use device::{
     DeviceInfo, DeviceStatistics, FileSystemInfo, SpaceInfo, SpaceKind, device_info,
-    device_statistics, devices, file_system_info, resize_to_device, space_info, trim,
+    device_statistics, devices, file_system_info, resize_to_device, space_info, sync, trim,
 };
 pub use quota::{
     QgroupId, QgroupInfo, QuotaMode, qgroup_assign, qgroup_create, qgroup_destroy, qgroup_info,

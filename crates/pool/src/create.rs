@@ -151,7 +151,7 @@ fn prepare_file(path: &Path, size_bytes: u64) -> Result<Vec<Warning>, CreateErro
     }
     file.set_len(size_bytes)
         .map_err(failed("size", &unfinished))?;
-    program::make_file_system(&unfinished, size_bytes)?;
+    program::make_file_system(&unfinished)?;
     file.sync_all().map_err(failed("write out", &unfinished))?;
     fs::rename(&unfinished, path).map_err(failed("name", path))?;
     let parent = path
@@ -310,7 +310,7 @@ fn prepare_device(path: &Path) -> Result<Vec<Warning>, CreateError> {
         Err(error) => return Err(failed("open", path)(error)),
     }
     drop(device);
-    program::make_file_system(path, size_bytes)?;
+    program::make_file_system(path)?;
     Ok(Vec::new())
 }
 

@@ -130,12 +130,13 @@ impl Pool {
         &self.warnings
     }
 
-    /// Writes out everything that changed, so that it survives a power cut.
+    /// Writes out everything that changed, so that it survives a power cut, and begins to give back the
+    /// space of removed areas.
     ///
     /// # Errors
     /// `EIO` when a device fails, `EROFS` never: then there is nothing to write.
     pub fn sync(&self) -> std::io::Result<()> {
-        rustix::fs::syncfs(&self.root).map_err(Into::into)
+        kernel::btrfs::sync(self.root())
     }
 
     /// Whether the file system is the pool's alone, so that everything in it is the pool's.

@@ -206,11 +206,8 @@ impl Pool {
     }
 
     fn ensure_member(&self, area: BorrowedFd<'_>, id: VeId) -> io::Result<()> {
+        // Its own group is there: the kernel makes one per subvolume, and for all when quotas begin.
         let own = QgroupId::of_subvolume(btrfs::subvolume_id(area)?);
-        match btrfs::qgroup_create(self.root(), own) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => (),
-        }
         match btrfs::qgroup_assign(self.root(), own, group(id)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,

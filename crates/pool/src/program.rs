@@ -11,10 +11,6 @@ use crate::superblock::LABEL;
 /// Where programs for administrators lie, for a daemon whose `PATH` lacks them.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// From this size on, metadata is kept twice: a bad sector then costs nothing. In a smaller pool
-/// the second copy would take a quarter of the room.
-const TWO_COPIES_BYTES_MIN: u64 = 16 << 30;
-
 /// Most of a program's complaint that is passed on.
 const COMPLAINT_CHARS_MAX: usize = 500;
 
@@ -51,12 +47,11 @@ pub enum ProgramError {
 }
 
 /// Makes a btrfs on `target`, which must hold nothing.
-pub(crate) fn make_file_system(target: &Path, size_bytes: u64) -> Result<(), ProgramError> {
-    let metadata = if size_bytes >= TWO_COPIES_BYTES_MIN {
-        "dup"
-    } else {
-        "single"
-    };
+///
+/// Metadata is kept twice, for two reasons: a bad sector then costs nothing, and mkfs sets a proper first
+/// chunk aside for it. With one copy it sets 8 MiB aside, data takes all the rest of a pool that
+/// fills up, and then not even directories can be made.
+pub(crate) fn make_file_system(target: &Path) -> Result<(), ProgramError> {
     let options = [
         "--quiet",
         "--label",
@@ -64,7 +59,7 @@ pub(crate) fn make_file_system(target: &Path, size_bytes: u64) -> Result<(), Pro
         "--data",
         "single",
         "--metadata",
-        metadata,
+        "dup",
     ];
     run("mkfs.btrfs", "btrfs-progs", &options, target).map(drop)
 }

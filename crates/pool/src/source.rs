@@ -8,8 +8,8 @@ use crate::full::Size;
 /// Least size of a pool that is made.
 ///
 /// mkfs.btrfs itself asks for some 110 MiB. A pool also needs room for one template: an unpacked Debian of
-/// 350 MiB beside its objects of 300 MiB, a first chunk of 256 MiB for metadata, and some hundred
-/// MiB for a VE that installs packages. Below this, creating succeeds and the first template fails.
+/// 350 MiB beside its objects of 300 MiB, twice 100 MiB for the first metadata, and some hundred MiB
+/// for a VE that installs packages. Below this, creating succeeds and the first template fails.
 pub const POOL_BYTES_MIN: u64 = 2 << 30;
 
 /// Where a pool lies.
