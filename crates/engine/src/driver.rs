@@ -20,8 +20,8 @@ impl Engine {
             Job::Create(operation, id) => self.create(operation, id),
             Job::Ve(operation, id, request) => self.ve_request(operation, id, &request),
             Job::Template(operation, request) => self.template_request(operation, &request),
-            Job::Exited(id, exit) => self.settle(id, exit),
-            Job::Ready(id) => self.note_ready(id),
+            Job::Exited(id, pid, exit) => self.settle(id, pid, exit),
+            Job::Ready(id, pid) => self.note_ready(id, pid),
         };
         if let Err(failure) = outcome {
             // Nobody waits for these any more: the journal itself could not be written.
@@ -224,15 +224,12 @@ impl Engine {
     }
 
     /// Clears up behind an init that ended by itself, and runs it again if it asked for that.
-    fn settle(&self, id: VeId, exit: Exit) -> Result<(), Failure> {
+    fn settle(&self, id: VeId, pid: u32, exit: Exit) -> Result<(), Failure> {
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let Some(before) = self
-            .registry()
-            .ve(id)?
-            .filter(|record| record.run.is_some())
-        else {
+        let known = |record: &VeRecord| record.run.as_ref().is_some_and(|run| run.pid == pid);
+        let Some(before) = self.registry().ve(id)?.filter(known) else {
             // A stop or a delete has dealt with it.
-            mechanisms.exit_settled(id);
+            mechanisms.exit_settled(id, pid);
             return Ok(());
         };
         let name = before.spec.name.to_string();
@@ -273,16 +270,17 @@ impl Engine {
         let ended = self
             .inner
             .end_operation(operation, Some(id), &result, outcome, event);
-        mechanisms.exit_settled(id);
+        mechanisms.exit_settled(id, pid);
         self.inner.show_activity(id, None);
         ended
     }
 
-    fn note_ready(&self, id: VeId) -> Result<(), Failure> {
+    fn note_ready(&self, id: VeId, pid: u32) -> Result<(), Failure> {
         let Some(record) = self.registry().ve(id)? else {
             return Ok(());
         };
-        if record.state != State::Starting {
+        let same = record.run.as_ref().is_some_and(|run| run.pid == pid);
+        if record.state != State::Starting || !same {
             return Ok(());
         }
         let name = record.spec.name.to_string();
@@ -313,13 +311,13 @@ impl Engine {
         let result = match request {
             TemplateRequest::Remove { .. } => self.template_remove(&name),
             _ => mechanisms
-                .template_make(request, &sink)
-                .map(drop)
+                .template_work(request, &sink)
                 .map_err(Failure::from),
         };
         let word = match (&result, request) {
             (Err(_), _) => "operation-failed",
             (Ok(()), TemplateRequest::Remove { .. }) => "template-removed",
+            (Ok(()), TemplateRequest::Verify { .. }) => "template-verified",
             (Ok(()), _) => "template-made",
         };
         let message = result.as_ref().err().map(ToString::to_string);

@@ -16,6 +16,9 @@ use crate::request::{CreateRequest, NodeFacts, Request, TemplateRequest, VeReque
 /// Most work that may wait in one lane. Who asks for more is told to wait.
 const LANE_LENGTH_MAX: usize = 32;
 
+/// Runs the work of a lane, at once or on a thread of its own.
+pub type RunLane = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
+
 /// What an engine is made of.
 pub struct EngineParts {
     /// The records.
@@ -26,8 +29,8 @@ pub struct EngineParts {
     pub facts: NodeFacts,
     /// Seconds since 1970.
     pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// Runs a lane, at once or on a thread of its own.
-    pub run_lane: Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>,
+    /// Runs a lane.
+    pub run_lane: RunLane,
     /// Hears whatever changes. Must not block.
     pub publish: Box<dyn Fn(Notice) + Send + Sync>,
 }
@@ -99,10 +102,10 @@ pub(crate) enum Job {
     Ve(OperationId, VeId, VeRequest),
     /// A request about a template.
     Template(OperationId, TemplateRequest),
-    /// An init ended.
-    Exited(VeId, Exit),
+    /// An init ended. Another may run by the time this is dealt with.
+    Exited(VeId, u32, Exit),
     /// An init is ready.
-    Ready(VeId),
+    Ready(VeId, u32),
 }
 
 impl Engine {
@@ -132,14 +135,14 @@ impl Engine {
         }
     }
 
-    /// Tells that an init ended.
-    pub fn exited(&self, id: VeId, exit: Exit) {
-        self.push(LaneKey::Ve(id), Job::Exited(id, exit));
+    /// Tells that the init with the process number `pid` ended.
+    pub fn exited(&self, id: VeId, pid: u32, exit: Exit) {
+        self.push(LaneKey::Ve(id), Job::Exited(id, pid, exit));
     }
 
-    /// Tells that an init is ready.
-    pub fn ready(&self, id: VeId) {
-        self.push(LaneKey::Ve(id), Job::Ready(id));
+    /// Tells that the init with the process number `pid` is ready.
+    pub fn ready(&self, id: VeId, pid: u32) {
+        self.push(LaneKey::Ve(id), Job::Ready(id, pid));
     }
 
     /// Asks an operation to stop where it can. What it did is undone.
@@ -279,7 +282,7 @@ impl Engine {
             .template_version(&name)?
             .is_some();
         match &request {
-            TemplateRequest::Remove { .. } if !exists => {
+            TemplateRequest::Remove { .. } | TemplateRequest::Verify { .. } if !exists => {
                 return Err(Failure::new(
                     FailureKind::NotFound,
                     format!("there is no template `{name}`"),

@@ -31,7 +31,7 @@ mod recovery;
 mod request;
 
 pub use error::{Failure, FailureKind};
-pub use lanes::{Engine, EngineParts, Notice, Submitted, Ticket};
+pub use lanes::{Engine, EngineParts, Notice, RunLane, Submitted, Ticket};
 pub use mechanisms::{Fault, Mechanisms, Patience, Progress, ProgressSink, Running};
 pub use plan::Step;
 pub use request::{CreateRequest, NodeFacts, Request, StopManner, TemplateRequest, VeRequest};

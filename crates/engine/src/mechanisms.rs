@@ -64,12 +64,12 @@ pub trait ProgressSink: Send + Sync {
 pub trait Mechanisms: Send + Sync {
     /// The version of a template, if it is there.
     fn template_version(&self, name: &Name) -> Result<Option<String>, Fault>;
-    /// Makes a template.
-    fn template_make(
+    /// Builds, imports or verifies a template, as the request says.
+    fn template_work(
         &self,
         request: &TemplateRequest,
         sink: &dyn ProgressSink,
-    ) -> Result<String, Fault>;
+    ) -> Result<(), Fault>;
     /// Removes a template that nobody uses.
     fn template_remove(&self, name: &Name) -> Result<(), Fault>;
 
@@ -85,10 +85,12 @@ pub trait Mechanisms: Send + Sync {
     fn groups_create(&self, spec: &Spec) -> Result<(), Fault>;
     /// Runs the VE's init, from its parts. Whatever was made on the way is gone after a fault.
     fn launch(&self, record: &VeRecord) -> Result<Running, Fault>;
-    /// Ends the VE's init, and returns how it ended once all its processes are gone.
+    /// Ends the VE's init, and returns how it ended once all its processes are gone. How an init
+    /// is asked depends on the `template` that it comes from; without one it is killed.
     fn end(
         &self,
         id: VeId,
+        template: Option<&Name>,
         patience: Patience,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, Fault>;
@@ -98,8 +100,8 @@ pub trait Mechanisms: Send + Sync {
     fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault>;
     /// How inits ended that ended while nobody listened.
     fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault>;
-    /// Says that an exit was dealt with.
-    fn exit_settled(&self, id: VeId);
+    /// Says that the end of the init with this process number was dealt with.
+    fn exit_settled(&self, id: VeId, pid: u32);
 
     /// Freezes the VE's processes.
     fn freeze(&self, id: VeId) -> Result<(), Fault>;

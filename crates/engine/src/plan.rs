@@ -113,7 +113,7 @@ impl<'a> Work<'a> {
                 record.fault = None;
             }
             Step::End(patience) => {
-                mechanisms.end(id, *patience, *cancelled)?;
+                mechanisms.end(id, Some(&record.spec.template), *patience, *cancelled)?;
                 record.run = None;
                 record.state = State::Stopped;
             }
@@ -152,7 +152,7 @@ impl<'a> Work<'a> {
             Step::AreaCreate => mechanisms.area_remove(id),
             Step::GroupsCreate => mechanisms.clear(id),
             Step::Launch => {
-                mechanisms.end(id, Patience::None, &|| false)?;
+                mechanisms.end(id, None, Patience::None, &|| false)?;
                 record.run = None;
                 record.state = State::Stopped;
                 mechanisms.clear(id)

@@ -50,7 +50,7 @@ impl Engine {
             }
         }
         for id in running.into_keys() {
-            mechanisms.end(id, Patience::None, &|| false)?;
+            mechanisms.end(id, None, Patience::None, &|| false)?;
             mechanisms.clear(id)?;
             findings.push(format!(
                 "ended the processes of VE {id}, which is not in the registry"
@@ -129,16 +129,16 @@ impl Engine {
             }
             (_, Some(_)) => {
                 let mechanisms = self.inner.parts.mechanisms.as_ref();
-                mechanisms.end(id, Patience::None, &|| false)?;
+                mechanisms.end(id, None, Patience::None, &|| false)?;
                 mechanisms.clear(id)?;
                 self.note_stopped(record)?;
                 Ok(Some(format!(
                     "ended processes of VE `{name}` that the registry knows not"
                 )))
             }
-            (Some(_), None) => {
+            (Some(run), None) => {
                 let exit = exit.unwrap_or(Exit::Unknown);
-                self.push(LaneKey::Ve(id), Job::Exited(id, exit));
+                self.push(LaneKey::Ve(id), Job::Exited(id, run.pid, exit));
                 Ok(Some(format!(
                     "VE `{name}` ended while the node was down: {exit}"
                 )))

@@ -1,7 +1,6 @@
 //! What can be asked of the engine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -93,12 +92,13 @@ pub enum TemplateRequest {
     Import {
         /// Its name.
         name: Name,
-        /// The file or folder.
-        source: PathBuf,
-        /// For an OCI layout, which image in it.
-        reference: Option<String>,
-        /// Whether the source is an OCI layout.
-        oci: bool,
+        /// The file or folder, or `oci:PATH[:TAG]` for an image of an OCI layout.
+        source: String,
+    },
+    /// Read every file of one, and compare it with what was recorded.
+    Verify {
+        /// Its name.
+        name: Name,
     },
     /// Remove one that no VE uses.
     Remove {
@@ -162,7 +162,10 @@ impl TemplateRequest {
     #[must_use]
     pub fn name(&self) -> &Name {
         match self {
-            Self::Build { name, .. } | Self::Import { name, .. } | Self::Remove { name } => name,
+            Self::Build { name, .. }
+            | Self::Import { name, .. }
+            | Self::Verify { name }
+            | Self::Remove { name } => name,
         }
     }
 
@@ -172,6 +175,7 @@ impl TemplateRequest {
         match self {
             Self::Build { .. } => "template-build",
             Self::Import { .. } => "template-import",
+            Self::Verify { .. } => "template-verify",
             Self::Remove { .. } => "template-remove",
         }
     }

@@ -9,6 +9,7 @@ pub mod execute;
 pub mod loop_device;
 pub mod mount;
 pub mod netns;
+pub mod namespace;
 pub mod pidfd;
 pub mod probe;
 pub mod proc;

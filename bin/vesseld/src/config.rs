@@ -1,0 +1,244 @@
+//! `node.toml`: what was decided when the node was prepared. Written once by `init`, whole or not
+//! at all, and read at every start.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use ve::VeId;
+
+/// VE numbers of one node, and so the most VEs that it can have.
+const IDS_PER_NODE: u32 = 4_000;
+/// Size of the default loop file. It is sparse: it takes what is written into it.
+const POOL_BYTES_DEFAULT: u64 = 40 << 30;
+/// The default range of addresses: large enough for every number of a node, and seldom used by
+/// networks that servers are in.
+const NETWORK_DEFAULT: &str = "10.99.0.0/16";
+
+/// The decisions of `vessel init`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// First number of this node's VEs.
+    pub(crate) first_id: u32,
+    /// Ranges that VEs get their addresses from.
+    pub(crate) networks: Vec<IpNet>,
+    /// Whether VEs reach other networks by the node's own address.
+    pub(crate) nat: bool,
+    /// Where the pool is.
+    pub(crate) pool: PoolConfig,
+}
+
+/// Where the pool is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum PoolConfig {
+    /// A sparse file below the root.
+    Loop {
+        /// Its size when it was made, in bytes.
+        size_bytes: u64,
+    },
+    /// A block device.
+    Device {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A folder in a btrfs.
+    Folder {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+/// What `vessel init` may choose.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Choices {
+    pub(crate) pool_size: Option<String>,
+    pub(crate) device: Option<String>,
+    pub(crate) pool: Option<String>,
+    pub(crate) network: Option<String>,
+    pub(crate) first_id: Option<u32>,
+}
+
+impl Config {
+    /// Reads the configuration of the node at `root`; nothing where the node was not prepared.
+    pub(crate) fn load(root: &Path) -> Result<Option<Self>> {
+        let path = path(root);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let config = toml::from_str(&text)
+            .with_context(|| format!("{} is damaged; bring back a copy of it", path.display()))?;
+        Ok(Some(config))
+    }
+
+    /// Writes it so that a crash leaves the old one or the new one.
+    pub(crate) fn save(&self, root: &Path) -> Result<()> {
+        let path = path(root);
+        let text = toml::to_string(self).context("the configuration cannot be written as TOML")?;
+        let temporary = path.with_extension("toml.new");
+        let write = || {
+            let mut file = std::fs::File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &path)?;
+            std::fs::File::open(root)?.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The configuration that these choices make on a node that was not prepared.
+    pub(crate) fn choose(choices: &Choices) -> Result<Self> {
+        let first_id = VeId::new(choices.first_id.unwrap_or(VeId::MIN))?;
+        if first_id.get() > VeId::MAX - IDS_PER_NODE {
+            let most = VeId::MAX - IDS_PER_NODE;
+            bail!("the first number must be at most {most}, so that {IDS_PER_NODE} VEs have one");
+        }
+        let network = choices.network.as_deref().unwrap_or(NETWORK_DEFAULT);
+        let mut networks = Vec::new();
+        for text in network.split(',') {
+            networks.push(parse_network(text.trim())?);
+        }
+        if !networks.iter().any(|network| matches!(network, IpNet::V6(_))) {
+            networks.push(IpNet::V6(network::address::ula(*uuid::Uuid::new_v4().as_bytes())));
+        }
+        Ok(Self { first_id: first_id.get(), networks, nat: true, pool: PoolConfig::choose(choices)? })
+    }
+
+    /// Whether these choices, as far as they choose, are what this configuration has.
+    pub(crate) fn differs_from(&self, choices: &Choices) -> Result<Option<String>> {
+        if let Some(first_id) = choices.first_id
+            && first_id != self.first_id
+        {
+            return Ok(Some(format!("its VEs are numbered from {}", self.first_id)));
+        }
+        if let Some(network) = &choices.network {
+            for text in network.split(',') {
+                if !self.networks.contains(&parse_network(text.trim())?) {
+                    return Ok(Some(format!("its networks are {}", join(&self.networks))));
+                }
+            }
+        }
+        let chosen = choices.pool_size.is_some() || choices.device.is_some() || choices.pool.is_some();
+        if chosen && PoolConfig::choose(choices)? != self.pool {
+            return Ok(Some(format!("its pool is {}", self.pool)));
+        }
+        Ok(None)
+    }
+
+    /// First number of this node's VEs.
+    pub(crate) fn first(&self) -> Result<VeId> {
+        Ok(VeId::new(self.first_id)?)
+    }
+
+    /// Last number of this node's VEs.
+    pub(crate) fn last(&self) -> Result<VeId> {
+        Ok(VeId::new((self.first_id + IDS_PER_NODE - 1).min(VeId::MAX))?)
+    }
+}
+
+impl PoolConfig {
+    fn choose(choices: &Choices) -> Result<Self> {
+        let given = [&choices.pool_size, &choices.device, &choices.pool];
+        if given.iter().filter(|choice| choice.is_some()).count() > 1 {
+            bail!("choose one of --pool-size, --device and --pool");
+        }
+        Ok(match (&choices.device, &choices.pool, &choices.pool_size) {
+            (Some(path), _, _) => Self::Device { path: absolute(path)? },
+            (_, Some(path), _) => Self::Folder { path: absolute(path)? },
+            (_, _, Some(size)) => Self::Loop { size_bytes: size.parse::<ve::Bytes>()?.get() },
+            _ => Self::Loop { size_bytes: POOL_BYTES_DEFAULT },
+        })
+    }
+}
+
+impl std::fmt::Display for PoolConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loop { size_bytes } => {
+                write!(f, "a file of {}", ve::Bytes::new(*size_bytes))
+            }
+            Self::Device { path } => write!(f, "the device {}", path.display()),
+            Self::Folder { path } => write!(f, "the folder {}", path.display()),
+        }
+    }
+}
+
+fn path(root: &Path) -> PathBuf {
+    root.join("node.toml")
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(path);
+    if !path.is_absolute() {
+        bail!("`{}` is not an absolute path", path.display());
+    }
+    Ok(path)
+}
+
+fn parse_network(text: &str) -> Result<IpNet> {
+    let network: IpNet = text
+        .parse()
+        .ok()
+        .with_context(|| format!("`{text}` is not a network; write it as 10.99.0.0/16"))?;
+    if network != network.trunc() {
+        bail!("`{text}` has host bits set; its network is {}", network.trunc());
+    }
+    let address = network.addr();
+    if address.is_loopback() || address.is_multicast() || network.prefix_len() < 8 {
+        bail!("`{text}` is not a network of hosts");
+    }
+    Ok(network)
+}
+
+fn join(networks: &[IpNet]) -> String {
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut Choices)) -> Result<Config> {
+        let mut choices = Choices::default();
+        change(&mut choices);
+        Config::choose(&choices)
+    }
+
+    #[test]
+    fn a_saved_configuration_reads_back() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(Config::load(root.path()).unwrap(), None);
+        let config = Config::choose(&Choices::default()).unwrap();
+        config.save(root.path()).unwrap();
+        assert_eq!(Config::load(root.path()).unwrap(), Some(config.clone()));
+        assert_eq!(config.differs_from(&Choices::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let refused = |change: &dyn Fn(&mut Choices)| with(change).unwrap_err().to_string();
+        assert!(refused(&|c| c.network = Some("10.0.0.1/8".into())).contains("host bits"));
+        assert!(refused(&|c| c.network = Some("banana".into())).contains("not a network"));
+        assert!(refused(&|c| c.network = Some("127.0.0.0/8".into())).contains("of hosts"));
+        assert!(refused(&|c| c.device = Some("sdb".into())).contains("absolute"));
+        assert!(refused(&|c| c.first_id = Some(65_000)).contains("at most"));
+        assert!(refused(&|c| c.pool_size = Some("big".into())).contains("not a size"));
+        let both = |c: &mut Choices| {
+            c.pool_size = Some("4G".into());
+            c.device = Some("/dev/sdb".into());
+        };
+        assert!(refused(&both).contains("choose one"));
+    }
+
+    #[test]
+    fn other_choices_on_a_prepared_node_are_seen() {
+        let config = Config::choose(&Choices::default()).unwrap();
+        let choices = Choices { pool_size: Some("8G".into()), ..Choices::default() };
+        assert!(config.differs_from(&choices).unwrap().unwrap().contains("40G"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Between the engine's words and the wire's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use api::latest::{
+    ApiError, ErrorCode, Event, Limits, Operation, OperationState, Progress, Subject, SubjectKind,
+    Usage, Ve, VeDetails, VeState,
+};
+use api::time::Timestamp;
+use engine::{Failure, FailureKind, Fault, Ticket};
+use registry::VeRecord;
+use ve::{Autostart, Bytes, State, VeId};
+
+pub(crate) fn api_error(failure: Failure) -> ApiError {
+    let code = match failure.kind {
+        FailureKind::Failed | FailureKind::Cancelled => ErrorCode::Failed,
+        FailureKind::Usage => ErrorCode::Usage,
+        FailureKind::NotFound => ErrorCode::NotFound,
+        FailureKind::Conflict => ErrorCode::Conflict,
+        FailureKind::State => ErrorCode::WrongState,
+        FailureKind::Resources => ErrorCode::NoResources,
+        FailureKind::Permission => ErrorCode::Permission,
+    };
+    let error = ApiError::new(code, failure.message);
+    match failure.hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+pub(crate) fn api_fault(fault: Fault) -> ApiError {
+    api_error(fault.into())
+}
+
+pub(crate) fn timestamp(seconds: u64) -> Timestamp {
+    Timestamp::from(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
+
+pub(crate) fn state(state: State) -> VeState {
+    VeState::from_word(state.as_str()).unwrap_or(VeState::Broken)
+}
+
+pub(crate) fn limits(limits: &ve::Limits) -> Limits {
+    Limits {
+        cpu_limit: limits.cpu.map(|cores| f64::from(cores.thousandths()) / 1_000.0),
+        cpu_share: limits.cpu_share,
+        cpu_set: limits.cpu_set.as_ref().map(ToString::to_string),
+        memory_limit: limits.memory.map(Bytes::get),
+        memory_swap: limits.memory_swap.map(Bytes::get),
+        processes_limit: limits.processes.map(u64::from),
+        disk_limit: limits.disk.map(Bytes::get),
+        ..Limits::default()
+    }
+}
+
+pub(crate) fn ve(record: &VeRecord) -> Ve {
+    let spec = &record.spec;
+    Ve {
+        id: spec.id.get(),
+        name: spec.name.to_string(),
+        state: state(record.state),
+        template: spec.template.to_string(),
+        addresses: spec.addresses.iter().map(ToString::to_string).collect(),
+        labels: spec.labels.clone(),
+        created: timestamp(spec.created),
+        limits: limits(&spec.limits),
+    }
+}
+
+pub(crate) fn details(
+    record: &VeRecord,
+    started: Option<Timestamp>,
+    usage: Option<Usage>,
+) -> VeDetails {
+    let Ve { id, name, state, template, addresses, labels, created, limits } = ve(record);
+    let spec = &record.spec;
+    VeDetails {
+        id,
+        name,
+        state,
+        reason: record.fault.clone(),
+        template,
+        addresses,
+        labels,
+        created,
+        started,
+        limits,
+        hostname: spec.hostname.clone(),
+        dns: spec.dns.iter().map(ToString::to_string).collect(),
+        autostart: match spec.autostart {
+            Autostart::Off => None,
+            Autostart::Order(order) => Some(order),
+        },
+        protected: spec.protected,
+        pid: record.run.as_ref().map(|run| run.pid),
+        uid_base: spec.id.uid_base().get(),
+        interface: spec.id.interface_name(),
+        usage,
+        pending: Vec::new(),
+    }
+}
+
+pub(crate) fn operation(operation: registry::Operation, ticket: Option<&Ticket>) -> Operation {
+    let state = match (operation.state, ticket) {
+        (registry::OperationState::Done, _) => OperationState::Done,
+        (registry::OperationState::Failed, _) => OperationState::Failed,
+        (registry::OperationState::Cancelled, _) => OperationState::Cancelled,
+        (_, Some(ticket)) if ticket.running => OperationState::Running,
+        _ => OperationState::Queued,
+    };
+    let error = operation.error_code.as_deref().zip(operation.message.as_deref());
+    let progress = ticket.and_then(|ticket| ticket.progress.as_ref());
+    Operation {
+        id: operation.id.unsigned_abs(),
+        kind: operation.kind,
+        subjects: vec![subject(&operation.subject, operation.ve)],
+        state,
+        progress: Progress {
+            fraction: progress.and_then(|progress| progress.fraction).map(f64::from),
+            message: progress.map(|progress| progress.message.clone()).unwrap_or_default(),
+        },
+        error: error.map(|(code, text)| api_error(Failure::from_journal(code, text))),
+        created: timestamp(operation.created),
+        ended: operation.ended.map(timestamp),
+        cancellable: operation.ended.is_none(),
+    }
+}
+
+pub(crate) fn event(event: registry::Event) -> Event {
+    Event {
+        id: event.id.unsigned_abs(),
+        time: timestamp(event.at),
+        subject: Some(subject(&event.subject, event.ve)),
+        kind: event.kind,
+        operation: None,
+        message: event.message.unwrap_or_default(),
+    }
+}
+
+fn subject(name: &str, ve: Option<u32>) -> Subject {
+    let kind = if ve.is_some() { SubjectKind::Ve } else { SubjectKind::Template };
+    Subject { kind, name: name.to_owned(), id: ve }
+}
+
+/// Names that the wire carries, which may be anything, to be found or refused by the engine.
+pub(crate) fn reference(key: &server::node::VeKey) -> String {
+    match key {
+        server::node::VeKey::Id(id) => VeId::new(*id).map_or(id.to_string(), |id| id.to_string()),
+        server::node::VeKey::Name(name) => name.clone(),
+    }
+}

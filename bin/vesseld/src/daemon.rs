@@ -1,0 +1,199 @@
+//! The daemon as a whole: a node that waits to be prepared, or one that is up.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use api::latest::{ApiError, ErrorCode};
+use api::time::Timestamp;
+use engine::{Engine, EngineParts, Fault, Notice};
+use pool::Pool;
+use registry::Registry;
+use runtime::Events;
+use tokio::sync::{broadcast, watch};
+
+use crate::config::{Choices, Config};
+use crate::convert;
+use crate::host::{self, Host};
+use crate::launcher::{self, News};
+use crate::mechanisms::NodeMechanisms;
+
+/// Notices that a slow listener may fall behind by before it has to look for itself.
+const NOTICES_KEPT: usize = 4_096;
+
+/// The daemon.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) root: PathBuf,
+    pub(crate) started: Timestamp,
+    pub(crate) notices: broadcast::Sender<Notice>,
+    /// Turns true when the daemon is to end.
+    pub(crate) ending: watch::Sender<bool>,
+    up: RwLock<Option<Arc<Up>>>,
+}
+
+/// A node that is up.
+#[derive(Debug)]
+pub(crate) struct Up {
+    pub(crate) host: Arc<Host>,
+    pub(crate) engine: Engine,
+}
+
+/// Seconds since 1970. A clock before that counts as 1970.
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// Prepares the node at `root` as chosen, if it was not: pool and configuration. True when
+/// something was made.
+pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
+    if let Some(config) = Config::load(root)? {
+        if let Some(difference) = config.differs_from(choices)? {
+            bail!(
+                "the node at {} is prepared already, and otherwise: {difference}",
+                root.display()
+            );
+        }
+        return Ok(false);
+    }
+    let config = Config::choose(choices)?;
+    std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+    let created = Pool::create(&host::pool_source(root, &config.pool), &host::pool_mount(root))?;
+    for warning in created.warnings {
+        tracing::warn!("pool: {warning}");
+    }
+    config.save(root)?;
+    Ok(true)
+}
+
+impl Daemon {
+    pub(crate) fn new(root: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            root: root.to_owned(),
+            started: convert::now(),
+            notices: broadcast::channel(NOTICES_KEPT).0,
+            ending: watch::channel(false).0,
+            up: RwLock::default(),
+        })
+    }
+
+    /// The node, if it is up.
+    ///
+    /// # Errors
+    /// Says how to prepare a node that was not.
+    pub(crate) fn up(&self) -> Result<Arc<Up>, ApiError> {
+        self.up_if_prepared().ok_or_else(|| {
+            let message = format!("the node at {} is not prepared yet", self.root.display());
+            ApiError::new(ErrorCode::WrongState, message)
+                .with_hint("prepare it with `vessel init`; `vessel doctor` shows what this host has")
+        })
+    }
+
+    pub(crate) fn up_if_prepared(&self) -> Option<Arc<Up>> {
+        self.up.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the node down, so that nothing of it is used any more.
+    pub(crate) fn take_down(&self) -> Option<Arc<Up>> {
+        self.up.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Brings a prepared node up: parts, registry, recovery, and the VEs that start with it.
+    pub(crate) fn bring_up(self: &Arc<Self>, config: Config) -> Result<()> {
+        let facts = engine::NodeFacts {
+            first_id: config.first()?,
+            last_id: config.last()?,
+            ranges: config.networks.clone(),
+            processors: u32::try_from(kernel::proc::processors()?.get())?,
+        };
+        let registry = Registry::open(&self.root.join("registry.db"))?;
+        let (host, events) = Host::up(&self.root, config)?;
+        let host = Arc::new(host);
+        let notices = self.notices.clone();
+        let engine = Engine::new(EngineParts {
+            registry,
+            mechanisms: Box::new(NodeMechanisms(Arc::clone(&host))),
+            facts,
+            clock: Box::new(seconds_now),
+            run_lane: Box::new(run_lane),
+            // Without a listener nobody has to hear.
+            publish: Box::new(move |notice| drop(notices.send(notice))),
+        });
+        for finding in engine.recover().map_err(|failure| anyhow::anyhow!("{failure}"))? {
+            tracing::info!("recovery: {finding}");
+        }
+        let up = Arc::new(Up { host, engine });
+        *self.up.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&up));
+        let daemon = Arc::clone(self);
+        let listener = Arc::clone(&up);
+        std::thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || daemon.listen(&listener, events))?;
+        std::thread::Builder::new()
+            .name("autostart".to_owned())
+            .spawn(move || up.engine.autostart(|operation| wait_for(&up.engine, operation)))?;
+        Ok(())
+    }
+
+    /// Hears the launcher for as long as the daemon lives; when it dies, starts another, which
+    /// takes the VEs over.
+    fn listen(&self, up: &Up, mut events: Events) {
+        loop {
+            up.host.launcher.listen(&events, |news| match news {
+                News::Ready(id, pid) => up.engine.ready(id, pid),
+                News::Exited(id, pid, exit) => up.engine.exited(id, pid, exit),
+                News::Gone => {}
+            });
+            if *self.ending.borrow() || self.up_if_prepared().is_none() {
+                return;
+            }
+            tracing::warn!("the launcher ended; starting another, VEs run on");
+            match self.replace_launcher(up) {
+                Ok(new) => events = new,
+                Err(error) => {
+                    tracing::error!("no launcher can be started: {error:#}; ending");
+                    let _ = self.ending.send(true);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Starts another launcher, hands it the VEs that run, and settles those that ended between.
+    fn replace_launcher(&self, up: &Up) -> Result<Events> {
+        let (client, events) = launcher::connect(&self.root)?;
+        up.host.launcher.replace(client);
+        let records = up.engine.registry().ves()?;
+        let known = records.iter().filter_map(|r| Some((r.spec.id, r.run.clone()?))).collect();
+        let mechanisms = NodeMechanisms(Arc::clone(&up.host));
+        let running = engine::Mechanisms::running(&mechanisms, &known)
+            .map_err(|fault: Fault| anyhow::anyhow!(fault.message))?;
+        for (id, run) in known {
+            if running.get(&id).is_none_or(|running| running.run != run) {
+                up.host.launcher.note_exit(id, run.pid, ve::Exit::Unknown);
+                up.engine.exited(id, run.pid, ve::Exit::Unknown);
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// A thread for the work of one lane. Lanes end when nothing waits in them, so there are never
+/// more threads than VEs with something under way.
+fn run_lane(work: Box<dyn FnOnce() + Send>) {
+    let spawned = std::thread::Builder::new()
+        .name("lane".to_owned())
+        .stack_size(1 << 20)
+        .spawn(work);
+    if let Err(error) = spawned {
+        tracing::error!("no thread for an operation: {error}; it is done at the next start");
+    }
+}
+
+/// Waits until an operation has ended, looking every now and then: for the order of starts.
+pub(crate) fn wait_for(engine: &Engine, operation: i64) {
+    while engine.ticket(operation).is_some() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

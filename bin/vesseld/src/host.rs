@@ -1,0 +1,116 @@
+//! The parts of a node that is up: pool, templates, groups, network, launcher.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use cgroup::{Layout, NodeGroup};
+use engine::Fault;
+use network::Netlink;
+use network::node::NodeNetwork;
+use pool::Pool;
+use template::Catalogue;
+use ve::VeId;
+
+use crate::config::{Config, PoolConfig};
+use crate::launcher::Launcher;
+
+/// Size of each of the two files of a console's log.
+pub(crate) const CONSOLE_LOG_BYTES_MAX: u64 = 512 << 10;
+
+/// Everything that mechanisms work with.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) root: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) groups: NodeGroup,
+    pub(crate) launcher: Arc<Launcher>,
+    pub(crate) boot_id: String,
+    netlink: Mutex<Netlink>,
+}
+
+/// Where the pool is mounted, in the node's own mount namespace.
+pub(crate) fn pool_mount(root: &Path) -> PathBuf {
+    root.join("pool")
+}
+
+/// The pool's source as its configuration names it.
+pub(crate) fn pool_source(root: &Path, config: &PoolConfig) -> pool::Source {
+    match config {
+        PoolConfig::Loop { size_bytes } => {
+            pool::Source::LoopFile { path: root.join("pool.img"), size_bytes: *size_bytes }
+        }
+        PoolConfig::Device { path } => pool::Source::Device(path.clone()),
+        PoolConfig::Folder { path } => pool::Source::Directory(path.clone()),
+    }
+}
+
+/// The node's place in the network.
+pub(crate) fn node_network(config: &Config) -> Result<NodeNetwork> {
+    Ok(NodeNetwork {
+        ids: config.first()?..=config.last()?,
+        ranges: config.networks.clone(),
+        nat: config.nat,
+    })
+}
+
+impl Host {
+    /// Brings the parts of a prepared node up. Warnings are logged.
+    pub(crate) fn up(root: &Path, config: Config) -> Result<(Self, runtime::Events)> {
+        for folder in ["run", "log"] {
+            let folder = root.join(folder);
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let layout = Layout::detect()?;
+        let groups = NodeGroup::open(&layout, config.first()?, None)?;
+        let pool = Pool::open(&pool_source(root, &config.pool), &pool_mount(root))?;
+        let catalogue = Catalogue::open(&pool_mount(root).join("templates"))?;
+        let mut netlink = Netlink::open()?;
+        let prepared = network::node::prepare(&mut netlink, &node_network(&config)?)?;
+        for warning in prepared.warnings {
+            tracing::warn!("network: {warning}");
+        }
+        let (client, events) = crate::launcher::connect(root)?;
+        let host = Self {
+            root: root.to_owned(),
+            config,
+            pool,
+            catalogue,
+            groups,
+            launcher: Launcher::new(client),
+            boot_id: kernel::proc::boot_id()?,
+            netlink: Mutex::new(netlink),
+        };
+        Ok((host, events))
+    }
+
+    /// The socket to the kernel's network, for one exchange.
+    pub(crate) fn netlink(&self) -> MutexGuard<'_, Netlink> {
+        self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Folder of a VE's console log.
+    pub(crate) fn log_folder(&self, id: VeId) -> PathBuf {
+        self.root.join("log").join(id.to_string())
+    }
+
+    /// A VE's private area.
+    pub(crate) fn private(&self, id: VeId) -> PathBuf {
+        pool_mount(&self.root).join("private").join(id.to_string())
+    }
+
+    /// The layers of a VE's root.
+    pub(crate) fn root_spec(&self, id: VeId, template: &ve::Name) -> Result<runtime::RootSpec, Fault> {
+        let layers = self
+            .catalogue
+            .layers(template)
+            .map_err(|error| Fault::from_error(&error).with_hint("`vessel template verify` tells more"))?;
+        Ok(runtime::RootSpec {
+            lower: runtime::Lower::Composefs { image: layers.image, objects: layers.objects },
+            private: self.private(id),
+        })
+    }
+}

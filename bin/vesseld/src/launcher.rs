@@ -1,0 +1,128 @@
+//! The connection to the node's launcher: making it, keeping it, and hearing of ends of inits.
+//!
+//! The launcher outlives the daemon. At start the daemon looks for one that runs; without one it
+//! starts one, and hands it the VEs that an earlier launcher left behind.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use runtime::{Client, Event, Events};
+use ve::{Exit, VeId};
+
+/// A running launcher, and the ends of inits that were not dealt with yet.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    client: Mutex<Arc<Client>>,
+    exits: Mutex<BTreeMap<(VeId, u32), Exit>>,
+    ended: Condvar,
+}
+
+/// What the daemon is told of VEs.
+pub(crate) enum News {
+    /// An init is ready.
+    Ready(VeId, u32),
+    /// An init ended.
+    Exited(VeId, u32, Exit),
+    /// The launcher is gone; VEs live on, unwatched.
+    Gone,
+}
+
+/// The program that launches: it lies beside the daemon.
+pub(crate) fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where vesseld itself is")?;
+    Ok(own.with_file_name("vessel-launcher"))
+}
+
+/// Connects to the launcher of the node at `root`, starting one if none runs.
+pub(crate) fn connect(root: &Path) -> Result<(Client, Events)> {
+    if let Ok(connected) = Client::connect(root) {
+        return Ok(connected);
+    }
+    let program = program()?;
+    runtime::launcher::spawn(&program, root)
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    Client::connect(root).context("the launcher was started and does not answer")
+}
+
+impl Launcher {
+    pub(crate) fn new(client: Client) -> Arc<Self> {
+        Arc::new(Self {
+            client: Mutex::new(Arc::new(client)),
+            exits: Mutex::default(),
+            ended: Condvar::new(),
+        })
+    }
+
+    /// The connection that is in force.
+    pub(crate) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts the connection to another launcher in force.
+    pub(crate) fn replace(&self, client: Client) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
+    }
+
+    /// Passes events on until the launcher is gone. Ends of inits are noted first, for those who
+    /// wait in [`Launcher::wait_exit`].
+    pub(crate) fn listen(&self, events: &Events, tell: impl Fn(News)) {
+        while let Some(event) = events.next() {
+            match event {
+                Event::Ready { id, pid } => tell(News::Ready(id, pid)),
+                Event::Exited { id, pid, exit } => {
+                    self.note_exit(id, pid, exit);
+                    tell(News::Exited(id, pid, exit));
+                }
+                Event::TaskEnded { .. } => {}
+            }
+        }
+        tell(News::Gone);
+    }
+
+    pub(crate) fn note_exit(&self, id: VeId, pid: u32, exit: Exit) {
+        self.exits().insert((id, pid), exit);
+        self.ended.notify_all();
+    }
+
+    /// Ends of inits that were not dealt with yet.
+    pub(crate) fn exits(&self) -> MutexGuard<'_, BTreeMap<(VeId, u32), Exit>> {
+        self.exits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end of an init; looks at `cancelled` twice a second.
+    pub(crate) fn wait_exit(
+        &self,
+        id: VeId,
+        pid: u32,
+        patience: Duration,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Exit> {
+        let until = Instant::now() + patience;
+        let mut exits = self.exits();
+        loop {
+            if let Some(exit) = exits.get(&(id, pid)) {
+                return Some(*exit);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || cancelled() {
+                return None;
+            }
+            let wait = left.min(Duration::from_millis(500));
+            exits = self
+                .ended
+                .wait_timeout(exits, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Forgets an end that was dealt with, here and in the launcher.
+    pub(crate) fn settle_exit(&self, id: VeId, pid: u32) {
+        self.exits().remove(&(id, pid));
+        // A launcher that is gone has nothing left to forget.
+        let _ = self.client().acknowledge(id, pid);
+    }
+}

@@ -1,0 +1,373 @@
+//! The node's mechanisms as the engine wants them: each method glues crates that do the work.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Fault, FailureKind, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
+use policy::InUse;
+use registry::{Run, VeRecord};
+use runtime::{CgroupEntry, ConsoleLog, Facts, InitKind, LaunchSpec, NetworkSpec, VeState};
+use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+
+use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
+use crate::templates;
+
+/// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
+/// hold it.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the freezer may take with a VE that forks as fast as it can.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of a network namespace may take to remove its link.
+const LINK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// [`Mechanisms`] over a [`Host`].
+pub(crate) struct NodeMechanisms(pub(crate) Arc<Host>);
+
+fn fault(error: &(dyn std::error::Error + 'static)) -> Fault {
+    Fault::from_error(error)
+}
+
+impl Mechanisms for NodeMechanisms {
+    fn template_version(&self, name: &Name) -> Result<Option<String>, Fault> {
+        templates::version(&self.0, name)
+    }
+
+    fn template_work(
+        &self,
+        request: &TemplateRequest,
+        sink: &dyn ProgressSink,
+    ) -> Result<(), Fault> {
+        templates::work(&self.0, request, sink)
+    }
+
+    fn template_remove(&self, name: &Name) -> Result<(), Fault> {
+        templates::remove(&self.0, name)
+    }
+
+    fn address_check(&self, address: IpAddr) -> Result<(), Fault> {
+        network::address::check(address)
+            .map_err(|error| fault(&error).of_kind(FailureKind::Usage))
+    }
+
+    fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault> {
+        self.0.pool.private_create(id, disk.map(Bytes::get)).map_err(|error| pool_fault(&error))
+    }
+
+    fn area_remove(&self, id: VeId) -> Result<(), Fault> {
+        self.0.pool.private_remove(id).map_err(|error| pool_fault(&error))?;
+        remove_folder(&self.0.log_folder(id))
+    }
+
+    fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
+        let group = self.0.groups.create(spec.id).map_err(|error| fault(&error))?;
+        apply(&group, &spec.limits)
+    }
+
+    fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
+        let launch = self.launch_spec(record)?;
+        let folder = self.0.log_folder(record.spec.id);
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Fault::new(format!("cannot make {}: {error}", folder.display())))?;
+        let entry = self.0.groups.ve(record.spec.id).entry().map_err(|error| fault(&error))?;
+        let launched = self
+            .0
+            .launcher
+            .client()
+            .launch(&launch, &cgroup_entry(&entry))
+            .map_err(|error| fault(&error))?;
+        Ok(Running { run: self.run(launched), ready: launch.kind == InitKind::Other })
+    }
+
+    fn end(
+        &self,
+        id: VeId,
+        template: Option<&Name>,
+        patience: Patience,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Exit, Fault> {
+        let launcher = &self.0.launcher;
+        let Some(pid) = self.pid(id)? else {
+            self.kill_stray(id)?;
+            return Ok(Exit::Unknown);
+        };
+        if let (Patience::Until(timeout), Some(template)) = (patience, template) {
+            // An init that cannot be asked is killed below.
+            if launcher.client().signal(id, self.stop_signal(template)).is_ok()
+                && let Some(exit) = launcher.wait_exit(id, pid, timeout, cancelled)
+            {
+                self.kill_stray(id)?;
+                return Ok(exit);
+            }
+            if cancelled() {
+                return Err(Fault::new("it was cancelled").of_kind(FailureKind::Cancelled));
+            }
+        }
+        // Gone by itself, or killed by this: either way its end is told.
+        let _ = launcher.client().kill(id);
+        self.kill_stray(id)?;
+        launcher.wait_exit(id, pid, KILL_TIMEOUT, &|| false).ok_or_else(|| {
+            Fault::new("its processes were killed and are not gone yet").with_hint(
+                "a process may wait for a disk that does not answer; try again, or see `dmesg`",
+            )
+        })
+    }
+
+    fn clear(&self, id: VeId) -> Result<(), Fault> {
+        self.0.groups.remove(id).map_err(|error| fault(&error))?;
+        let mut netlink = self.0.netlink();
+        let gone = network::link::wait_gone(&mut netlink, id, LINK_TIMEOUT);
+        if !gone.map_err(|error| fault(&error))? {
+            network::link::remove_if_present(&mut netlink, &[id]).map_err(|error| fault(&error))?;
+        }
+        Ok(())
+    }
+
+    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault> {
+        let client = self.0.launcher.client();
+        let listed = client.list().map_err(|error| fault(&error))?;
+        let held: Vec<_> = listed.iter().map(|status| status.id).collect();
+        for (id, run) in known.iter().filter(|(id, _)| !held.contains(id)) {
+            if run.boot_id == self.0.boot_id {
+                let init =
+                    runtime::protocol::Launched { pid: run.pid, start_time: run.start_time_ticks };
+                // Refused when it ended meanwhile: then it is not among those that run.
+                let _ = client.adopt(*id, init);
+            }
+        }
+        let listed = client.list().map_err(|error| fault(&error))?;
+        let living = listed.into_iter().filter(|s| !matches!(s.state, VeState::Exited(_)));
+        Ok(living
+            .map(|status| {
+                let ready = status.state == VeState::Ready;
+                (status.id, Running { run: self.run(status.init), ready })
+            })
+            .collect())
+    }
+
+    fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault> {
+        let listed = self.0.launcher.client().list().map_err(|error| fault(&error))?;
+        let exits = listed.into_iter().filter_map(|status| match status.state {
+            VeState::Exited(exit) => Some((status.id, (self.run(status.init), exit))),
+            _ => None,
+        });
+        Ok(exits.collect())
+    }
+
+    fn exit_settled(&self, id: VeId, pid: u32) {
+        self.0.launcher.settle_exit(id, pid);
+    }
+
+    fn freeze(&self, id: VeId) -> Result<(), Fault> {
+        self.0.groups.ve(id).freeze(FREEZE_TIMEOUT).map_err(|error| fault(&error))
+    }
+
+    fn thaw(&self, id: VeId) -> Result<(), Fault> {
+        self.0.groups.ve(id).thaw(FREEZE_TIMEOUT).map_err(|error| fault(&error))
+    }
+
+    fn frozen(&self, id: VeId) -> Result<bool, Fault> {
+        self.0.groups.ve(id).is_frozen().map_err(|error| fault(&error))
+    }
+
+    fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {
+        let disk = self.0.pool.private_usage(id).map_err(|error| pool_fault(&error))?;
+        let mut in_use = InUse { disk_bytes: Some(disk), ..InUse::default() };
+        if running {
+            let usage = self.0.groups.ve(id).usage().map_err(|error| fault(&error))?;
+            in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
+            in_use.processes = Some(usage.processes);
+        }
+        Ok(in_use)
+    }
+
+    fn limits_apply(&self, id: VeId, limits: &Limits, running: bool) -> Result<(), Fault> {
+        let disk = limits.disk.map(Bytes::get);
+        self.0.pool.private_limit_set(id, disk).map_err(|error| pool_fault(&error))?;
+        if running { apply(&self.0.groups.ve(id), limits) } else { Ok(()) }
+    }
+
+    fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
+        network::link::set_addresses(&mut self.0.netlink(), id, old, new)
+            .map_err(|error| fault(&error))?;
+        let Some(pid) = self.pid(id)? else { return Ok(()) };
+        set_addresses_inside(pid, old, new)
+    }
+
+    fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+        let mut findings = Vec::new();
+        let swept = self.0.pool.private_sweep(keep).map_err(|error| pool_fault(&error))?;
+        findings.extend(swept.into_iter().map(|found| format!("removed {found} of no VE")));
+        let groups = self.0.groups.list().map_err(|error| fault(&error))?;
+        for id in groups.into_iter().filter(|id| !keep.contains(id)) {
+            self.kill_stray(id)?;
+            self.0.groups.remove(id).map_err(|error| fault(&error))?;
+            findings.push(format!("removed the control groups of {id}, which is no VE"));
+        }
+        let mut netlink = self.0.netlink();
+        let ids = crate::host::node_network(&self.0.config).map_err(|e| Fault::new(e.to_string()))?.ids;
+        let links = network::link::list(&mut netlink, ids).map_err(|error| fault(&error))?;
+        let stray: Vec<_> = links.into_iter().filter(|id| !keep.contains(id)).collect();
+        network::link::remove_if_present(&mut netlink, &stray).map_err(|error| fault(&error))?;
+        findings.extend(stray.iter().map(|id| format!("removed the link of {id}, which is no VE")));
+        Ok(findings)
+    }
+}
+
+impl NodeMechanisms {
+    fn run(&self, init: runtime::protocol::Launched) -> Run {
+        Run {
+            pid: init.pid,
+            start_time_ticks: init.start_time,
+            boot_id: self.0.boot_id.clone(),
+        }
+    }
+
+    /// Process number of the init that the launcher holds for this VE, also when it just ended.
+    fn pid(&self, id: VeId) -> Result<Option<u32>, Fault> {
+        let listed = self.0.launcher.client().list().map_err(|error| fault(&error))?;
+        Ok(listed.iter().find(|status| status.id == id).map(|status| status.init.pid))
+    }
+
+    /// Kills what is left in a VE's groups: processes that were entered from outside.
+    fn kill_stray(&self, id: VeId) -> Result<(), Fault> {
+        self.0.groups.ve(id).kill_all(KILL_TIMEOUT).map_err(|error| fault(&error))
+    }
+
+    /// The signal on which an init of this template ends everything and powers off.
+    fn stop_signal(&self, template: &Name) -> i32 {
+        templates::init(&self.0, template).map_or(templates::SIGNAL_TERMINATE, |init| templates::stop_signal(&init))
+    }
+
+    fn launch_spec(&self, record: &VeRecord) -> Result<LaunchSpec, Fault> {
+        let spec = &record.spec;
+        let init = templates::init(&self.0, &spec.template)?;
+        let console = ConsoleLog {
+            path: self.0.log_folder(spec.id).join("console.log"),
+            bytes_max: CONSOLE_LOG_BYTES_MAX,
+        };
+        let root = self.0.root_spec(spec.id, &spec.template)?;
+        let mut launch = LaunchSpec::new(spec.id, &spec.hostname, root, console);
+        launch.kind = templates::launch_kind(&init);
+        launch.nesting = spec.nesting;
+        launch.facts = facts(record)?;
+        if !spec.addresses.is_empty() {
+            launch.network = Some(NetworkSpec {
+                host_interface: spec.id.interface_name(),
+                addresses: spec.addresses.clone(),
+            });
+        }
+        Ok(launch)
+    }
+}
+
+/// What is written into the VE before its init runs: at every start what its administrator decides
+/// (name, name servers), at the first one what is its own for life.
+fn facts(record: &VeRecord) -> Result<Facts, Fault> {
+    let spec = &record.spec;
+    let mut facts = Facts {
+        hostname: Some(spec.hostname.clone()),
+        hosts: Some(hosts(spec)),
+        resolv_conf: Some(resolv_conf(spec)?),
+        ..Facts::default()
+    };
+    if let Some(first_boot) = &record.first_boot {
+        facts.machine_id = Some(uuid::Uuid::new_v4().simple().to_string());
+        facts.root_password_hash.clone_from(&first_boot.root_password_hash);
+        facts.authorized_keys =
+            (!first_boot.ssh_keys.is_empty()).then(|| first_boot.ssh_keys.clone());
+        facts.ssh_host_keys = true;
+    }
+    Ok(facts)
+}
+
+fn hosts(spec: &Spec) -> String {
+    let mut text = String::from(
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n\
+         ff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n",
+    );
+    let short = spec.hostname.split('.').next().unwrap_or_default();
+    let names = if short == spec.hostname { short.to_owned() } else { format!("{} {short}", spec.hostname) };
+    let own = spec.addresses.first().map_or("127.0.1.1".to_owned(), ToString::to_string);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{own} {names}");
+    text
+}
+
+fn resolv_conf(spec: &Spec) -> Result<String, Fault> {
+    let (servers, search) = if spec.dns.is_empty() {
+        let resolver = network::resolver::node_dns().map_err(|error| fault(&error))?;
+        (resolver.servers, resolver.search)
+    } else {
+        (spec.dns.clone(), Vec::new())
+    };
+    let mut text = String::new();
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    Ok(text)
+}
+
+/// Changes addresses within a VE: on a thread of its own, which enters the VE's network namespace
+/// and ends there. Nothing of the VE's files or processes is touched.
+fn set_addresses_inside(pid: u32, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = std::fs::File::open(&path)
+        .map_err(|error| Fault::new(format!("cannot open {path}: {error}")))?;
+    let inside = || -> Result<(), Fault> {
+        kernel::namespace::join_network_namespace(&namespace)
+            .map_err(|error| Fault::new(format!("cannot enter the VE's network: {error}")))?;
+        network::inside::set_addresses(old, new).map_err(|error| fault(&error))
+    };
+    std::thread::scope(|scope| scope.spawn(inside).join())
+        .unwrap_or_else(|_| Err(Fault::new("changing addresses within the VE failed")))
+}
+
+fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
+    let applied = group.apply(&cgroup::Limits {
+        cpu_limit_millicores: limits.cpu.map(ve::Cores::thousandths),
+        cpu_share: limits.cpu_share,
+        cpu_set: limits.cpu_set.as_ref().map(|set| set.processors().to_vec()).unwrap_or_default(),
+        memory_limit_bytes: limits.memory.map(Bytes::get),
+        swap_limit_bytes: limits.memory_swap.map(Bytes::get),
+        processes_limit: limits.processes,
+    });
+    match applied.refused.into_iter().next() {
+        None => Ok(()),
+        Some((key, refusal)) => {
+            let kind = match refusal {
+                cgroup::Refusal::Invalid { .. } => FailureKind::Usage,
+                _ => FailureKind::Resources,
+            };
+            let detail = Fault::from_error(&refusal).message;
+            Err(Fault::new(format!("{key}: {detail}")).of_kind(kind))
+        }
+    }
+}
+
+pub(crate) fn cgroup_entry(entry: &cgroup::Entry) -> CgroupEntry<'_> {
+    use std::os::fd::AsFd;
+    CgroupEntry {
+        v1_tasks: entry.v1_tasks.iter().map(AsFd::as_fd).collect(),
+        v2: entry.v2_directory.as_ref().map(AsFd::as_fd),
+    }
+}
+
+pub(crate) fn pool_fault(error: &pool::PoolError) -> Fault {
+    let kind = if error.is_full() { FailureKind::Resources } else { FailureKind::Failed };
+    Fault::from_error(error).of_kind(kind)
+}
+
+fn remove_folder(folder: &std::path::Path) -> Result<(), Fault> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Fault::new(format!("cannot remove {}: {error}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}

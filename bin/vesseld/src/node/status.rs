@@ -1,0 +1,282 @@
+//! Operations, events, pool and node, as they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::latest::{
+    ApiError, Capacity, ErrorCode, Event, InitReply, InitRequest, NodeStatus, Operation, PoolKind,
+    PoolStatus, Sold,
+};
+use engine::Notice;
+use registry::OperationId;
+use server::node::{EventFilter, OperationFilter};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use ve::{Bytes, Cores};
+
+use super::{NodeDoor, ves};
+use crate::config::{Choices, Config, PoolConfig};
+use crate::convert::{self, api_error};
+use crate::daemon::{self, Daemon, Up};
+
+/// Longest wait in one request; whoever wants to wait longer asks again.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Events that a follower may fall behind by before it is dropped.
+const EVENTS_WAITING_MAX: usize = 1_024;
+/// Events that are read from the registry at once.
+const EVENTS_PAGE: u32 = 1_000;
+/// Operations that are looked through for those that a filter wants.
+const OPERATIONS_SEEN_MAX: u32 = 10_000;
+
+/// An operation that was just submitted.
+pub(super) fn operation_of(up: &Up, id: OperationId) -> Result<Operation, ApiError> {
+    let missing = || ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}"));
+    // The ticket first: an operation that ends in between is then shown as ended.
+    let ticket = up.engine.ticket(id);
+    let operation = up.engine.registry().operation(id).map_err(|error| registry_error(&error))?;
+    Ok(convert::operation(operation.ok_or_else(missing)?, ticket.as_ref()))
+}
+
+pub(super) fn operation(up: &Arc<Up>, id: u64) -> Result<Operation, ApiError> {
+    operation_of(up, number(id)?)
+}
+
+pub(super) fn operations(
+    up: &Arc<Up>,
+    filter: &OperationFilter,
+) -> Result<Vec<Operation>, ApiError> {
+    let ve = filter.ve.as_ref().map(|key| ves::find(up, key)).transpose()?;
+    let ve = ve.map(|record| record.spec.id.get());
+    let all = up
+        .engine
+        .registry()
+        .operations(OPERATIONS_SEEN_MAX)
+        .map_err(|error| registry_error(&error))?;
+    Ok(all
+        .into_iter()
+        .filter(|operation| filter.ended || operation.ended.is_none())
+        .filter(|operation| ve.is_none() || operation.ve == ve)
+        .take(filter.count_max.max(1))
+        .map(|operation| {
+            let ticket = up.engine.ticket(operation.id);
+            convert::operation(operation, ticket.as_ref())
+        })
+        .collect())
+}
+
+pub(super) fn cancel(up: &Arc<Up>, id: u64) -> Result<Operation, ApiError> {
+    let id = number(id)?;
+    up.engine.cancel(id).map_err(api_error)?;
+    operation_of(up, id)
+}
+
+pub(super) async fn wait_operation(
+    door: &NodeDoor,
+    id: u64,
+    timeout: Duration,
+) -> Result<Operation, ApiError> {
+    let mut notices = door.0.notices.subscribe();
+    let until = tokio::time::Instant::now() + timeout.min(WAIT_MAX);
+    let number = number(id)?;
+    loop {
+        let operation = door.with_up(move |up| operation_of(up, number)).await?;
+        if operation.state.is_ended() {
+            return Ok(operation);
+        }
+        let change = async {
+            loop {
+                match notices.recv().await {
+                    Ok(Notice::Operation(changed)) if changed == number => return,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => return,
+                }
+            }
+        };
+        if tokio::time::timeout_at(until, change).await.is_err() {
+            return Ok(operation);
+        }
+    }
+}
+
+pub(super) async fn events(
+    door: &NodeDoor,
+    filter: EventFilter,
+) -> Result<mpsc::Receiver<Event>, ApiError> {
+    let mut notices = door.0.notices.subscribe();
+    let up = door.0.up()?;
+    let newest = {
+        let up = Arc::clone(&up);
+        super::blocking(move || {
+            up.engine.registry().event_newest().map_err(|error| registry_error(&error))
+        })
+        .await?
+    };
+    let begin = match filter.after {
+        Some(after) => number(after)?,
+        None if filter.follow => newest,
+        None => 0,
+    };
+    let (to, events) = mpsc::channel(EVENTS_WAITING_MAX);
+    tokio::spawn(async move {
+        let mut last = begin;
+        while let Some(sent) = send_after(&up, last, &to).await {
+            last = sent.max(last);
+            if !filter.follow {
+                return;
+            }
+            loop {
+                match notices.recv().await {
+                    Ok(Notice::Event(_)) | Err(RecvError::Lagged(_)) => break,
+                    Ok(_) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    });
+    Ok(events)
+}
+
+/// Sends the kept events after `last`; returns the newest that was sent, or nothing when nobody
+/// listens any more.
+async fn send_after(up: &Arc<Up>, mut last: i64, to: &mpsc::Sender<Event>) -> Option<i64> {
+    loop {
+        let up = Arc::clone(up);
+        let page = move || up.engine.registry().events_after(last, EVENTS_PAGE);
+        let page = tokio::task::spawn_blocking(page).await.ok()?.ok()?;
+        let Some(newest) = page.last().map(|event| event.id) else { return Some(last) };
+        for event in page {
+            to.send(convert::event(event)).await.ok()?;
+        }
+        last = newest;
+    }
+}
+
+pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
+    let host = &up.host;
+    let failed = |error: std::io::Error| {
+        ApiError::new(ErrorCode::Failed, format!("the pool cannot be looked at: {error}"))
+    };
+    let usage = host.pool.usage().map_err(failed)?;
+    let health = host.pool.health().map_err(failed)?;
+    let records = up.engine.list().map_err(api_error)?;
+    let saved = crate::templates::saved_bytes(host, &records);
+    let source = crate::host::pool_source(&host.root, &host.config.pool);
+    let warnings = host.pool.warnings().iter().map(ToString::to_string);
+    Ok(PoolStatus {
+        kind: match host.config.pool {
+            PoolConfig::Loop { .. } => PoolKind::Loop,
+            PoolConfig::Device { .. } => PoolKind::Device,
+            PoolConfig::Folder { .. } => PoolKind::Folder,
+        },
+        source: source.path().display().to_string(),
+        size_bytes: usage.size_bytes,
+        used_bytes: usage.used_bytes,
+        free_bytes: usage.free_bytes,
+        saved_disk_bytes: saved.disk,
+        saved_memory_bytes: saved.memory,
+        healthy: health.problems.is_empty() && !health.read_only,
+        warnings: warnings.chain(health.problems.iter().map(ToString::to_string)).collect(),
+    })
+}
+
+pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
+    let up = daemon.up_if_prepared();
+    let failed = |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, error.to_string());
+    let system = rustix::system::uname();
+    let (networks, first_id, last_id, sold) = match &up {
+        None => (Vec::new(), 0, 0, Sold::default()),
+        Some(up) => {
+            let facts = up.engine.facts();
+            let networks = facts.ranges.iter().map(ToString::to_string).collect();
+            (networks, facts.first_id.get(), facts.last_id.get(), sold(up)?)
+        }
+    };
+    let memory = kernel::proc::memory_info().map_err(|error| failed(&error))?;
+    let processors = kernel::proc::processors().map_err(|error| failed(&error))?;
+    let disk_bytes = up.as_ref().and_then(|up| up.host.pool.usage().ok());
+    let layout = cgroup::Layout::detect().map_err(|error| failed(&error))?;
+    Ok(NodeStatus {
+        url: format!("unix://{}", daemon.root.join("vessel.sock").display()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: system.nodename().to_string_lossy().into_owned(),
+        kernel: system.release().to_string_lossy().into_owned(),
+        cgroup: format!("{:?}", layout.mode()).to_lowercase(),
+        root: daemon.root.display().to_string(),
+        initialized: up.is_some(),
+        networks,
+        first_id,
+        last_id,
+        started: daemon.started,
+        capacity: Capacity {
+            cpu_cores: u32::try_from(processors.get()).map_or(f64::MAX, f64::from),
+            memory_bytes: memory.total_bytes,
+            disk_bytes: disk_bytes.map_or(0, |usage| usage.size_bytes),
+            ves: (last_id + 1).saturating_sub(first_id),
+        },
+        sold,
+    })
+}
+
+fn sold(up: &Up) -> Result<Sold, ApiError> {
+    let records = up.engine.list().map_err(api_error)?;
+    let sum = |of: &dyn Fn(&ve::Limits) -> Option<Bytes>| {
+        records.iter().filter_map(|r| of(&r.spec.limits)).map(Bytes::get).sum()
+    };
+    let cores = records.iter().filter_map(|record| record.spec.limits.cpu);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(Sold {
+        cpu_limit_cores: cores.map(|c| f64::from(Cores::thousandths(c)) / 1_000.0).sum(),
+        memory_limit_bytes: sum(&|limits| limits.memory),
+        disk_limit_bytes: sum(&|limits| limits.disk),
+        ves: count(records.len()),
+        ves_running: count(records.iter().filter(|r| r.state.has_processes()).count()),
+        ..Sold::default()
+    })
+}
+
+pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitReply, ApiError> {
+    let choices = Choices {
+        pool_size: request.pool_size,
+        device: request.device,
+        pool: request.pool,
+        network: request.network,
+        first_id: request.first_id,
+    };
+    let changed = daemon::prepare(&daemon.root, &choices).map_err(|error| init_error(&error))?;
+    if daemon.up_if_prepared().is_none() {
+        let config = Config::load(&daemon.root).map_err(|error| init_error(&error))?;
+        let config = config.ok_or_else(|| {
+            ApiError::new(ErrorCode::Failed, "the configuration vanished while it was read")
+        })?;
+        daemon.bring_up(config).map_err(|error| init_error(&error))?;
+    }
+    Ok(InitReply { changed, node: node(daemon)? })
+}
+
+/// Why a node could not be prepared, with the code that fits.
+pub(crate) fn init_error(error: &anyhow::Error) -> ApiError {
+    let message = format!("{error:#}");
+    let conflict = message.contains("prepared already");
+    let code = if conflict { ErrorCode::Conflict } else { ErrorCode::Failed };
+    let usage = error.root_cause().downcast_ref::<std::io::Error>().is_none()
+        && error.chain().count() == 1
+        && !conflict;
+    let code = if usage { ErrorCode::Usage } else { code };
+    let hint = if conflict {
+        "leave the options away to use it as it is, or take it away with `vessel node destroy`"
+    } else {
+        "`vessel doctor` shows what this host has and lacks; nothing was changed"
+    };
+    ApiError::new(code, message).with_hint(hint)
+}
+
+fn number(id: u64) -> Result<i64, ApiError> {
+    i64::try_from(id)
+        .map_err(|_| ApiError::new(ErrorCode::NotFound, format!("there is no number {id}")))
+}
+
+fn registry_error(error: &registry::RegistryError) -> ApiError {
+    let message = engine::Fault::from_error(error).message;
+    ApiError::new(ErrorCode::Failed, message)
+        .with_hint("see that the disk of the node's root has room and is healthy")
+}

@@ -1,0 +1,154 @@
+//! Taking a node down: for a reboot of its host, or for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api::latest::{ApiError, DestroyRequest, ErrorCode, ShutdownRequest};
+use engine::{Request, StopManner, VeRequest};
+use ve::{State, VeId};
+
+use crate::convert::api_error;
+use crate::daemon::{Daemon, Up};
+use crate::host::{self, Host};
+
+/// How long VEs are waited for when a client names no time.
+const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Stops all VEs, and takes everything down that is not on disk. The daemon ends afterwards.
+pub(crate) fn shut_down(daemon: &Arc<Daemon>, request: &ShutdownRequest) -> Result<(), ApiError> {
+    if let Some(up) = daemon.up_if_prepared() {
+        let timeout = request.timeout_ms.map_or(STOP_TIMEOUT_DEFAULT, Duration::from_millis);
+        let failed = stop_all(&up, StopManner::Ask { timeout })?;
+        if let Some(message) = failed {
+            return Err(ApiError::new(ErrorCode::Failed, message)
+                .with_hint("stop these VEs by hand, then shut the node down again"));
+        }
+        release(daemon, up).map_err(|error| failed_to_release(&error))?;
+    }
+    let _ = daemon.ending.send(true);
+    Ok(())
+}
+
+/// Deletes all VEs and everything that was made for the node. The daemon ends afterwards.
+pub(crate) fn destroy(daemon: &Arc<Daemon>, request: &DestroyRequest) -> Result<(), ApiError> {
+    if let Some(up) = daemon.up_if_prepared() {
+        let records = up.engine.list().map_err(api_error)?;
+        if !records.is_empty() && !request.force {
+            let message = format!("this node has {} VEs", records.len());
+            return Err(ApiError::new(ErrorCode::Conflict, message)
+                .with_hint("delete them first, or repeat with `--force` to lose them"));
+        }
+        if let Some(message) = stop_all(&up, StopManner::Kill)? {
+            return Err(ApiError::new(ErrorCode::Failed, message));
+        }
+        let swept = up.host.pool.private_sweep(&[]);
+        let swept = swept.map_err(|error| failed_to_release(&error.into()))?;
+        if let Some((id, error)) = swept.failed.first() {
+            let message = format!("the files of VE {id} cannot be removed: {error}");
+            return Err(ApiError::new(ErrorCode::Failed, message));
+        }
+        release(daemon, up).map_err(|error| failed_to_release(&error))?;
+    }
+    remove_files(daemon).map_err(|error| failed_to_release(&error))?;
+    let _ = daemon.ending.send(true);
+    Ok(())
+}
+
+/// Stops VEs in the order of a shutdown; says which did not.
+fn stop_all(up: &Up, manner: StopManner) -> Result<Option<String>, ApiError> {
+    let records = up.engine.list().map_err(api_error)?;
+    let mut failed = Vec::new();
+    for wave in policy::stop_waves(records.iter().map(|record| &record.spec)) {
+        let runs = |id: &VeId| {
+            records.iter().any(|record| record.spec.id == *id && record.state != State::Stopped)
+        };
+        let mut operations = Vec::new();
+        for id in wave.iter().filter(|id| runs(id)) {
+            let request = VeRequest::Stop(manner);
+            match up.engine.submit(Request::Ve { reference: id.to_string(), request }) {
+                Ok(submitted) => operations.push(submitted),
+                Err(failure) if failure.kind == engine::FailureKind::State => {}
+                Err(failure) => failed.push(failure.message),
+            }
+        }
+        for submitted in operations {
+            crate::daemon::wait_for(&up.engine, submitted.operation);
+            let ended = up.engine.registry().operation(submitted.operation);
+            if let Ok(Some(operation)) = ended
+                && let Some(message) = operation.message
+            {
+                failed.push(message);
+            }
+        }
+    }
+    Ok((!failed.is_empty()).then(|| failed.join("; ")))
+}
+
+/// Gives back everything of the node but its files: launcher, network, groups, pool.
+fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
+    daemon.take_down();
+    let mut waited = Duration::ZERO;
+    let mut shared = up;
+    // Requests that are under way end by themselves; what they hold is let go of then.
+    let up = loop {
+        match Arc::try_unwrap(shared) {
+            Ok(up) => break up,
+            Err(still) if waited > Duration::from_secs(10) => {
+                drop(still);
+                anyhow::bail!("clients still use the node; try again when they have ended");
+            }
+            Err(still) => {
+                shared = still;
+                std::thread::sleep(Duration::from_millis(20));
+                waited += Duration::from_millis(20);
+            }
+        }
+    };
+    let Up { host, engine } = up;
+    host.launcher.client().shutdown().context("the launcher does not end")?;
+    drop(engine);
+    let mut shared = host;
+    let host = loop {
+        match Arc::try_unwrap(shared) {
+            Ok(host) => break host,
+            Err(still) => {
+                shared = still;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    };
+    let Host { pool, catalogue, groups, config, .. } = host;
+    let mut netlink = network::Netlink::open()?;
+    network::node::remove(&mut netlink, &host::node_network(&config)?)?;
+    groups.close_and_remove()?;
+    drop(catalogue);
+    pool.close()?;
+    Ok(())
+}
+
+/// Removes what the node has below its root, and the root if nothing else is in it.
+fn remove_files(daemon: &Daemon) -> Result<()> {
+    let root = &daemon.root;
+    for folder in ["run", "log", "pool"] {
+        gone(std::fs::remove_dir_all(root.join(folder)), folder)?;
+    }
+    for file in ["node.toml", "registry.db", "registry.db-wal", "registry.db-shm", "pool.img", "vesseld.lock"] {
+        gone(std::fs::remove_file(root.join(file)), file)?;
+    }
+    Ok(())
+}
+
+fn gone(result: std::io::Result<()>, what: &str) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {what}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed_to_release(error: &anyhow::Error) -> ApiError {
+    ApiError::new(ErrorCode::Failed, format!("the node cannot be taken down: {error:#}"))
+        .with_hint("nothing is lost; start `vesseld` again if it ended, and repeat")
+}

@@ -1,0 +1,191 @@
+//! Templates as the engine's mechanisms need them, and what they say of their inits.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use engine::{Fault, FailureKind, Progress, ProgressSink, TemplateRequest};
+use registry::VeRecord;
+use runtime::InitKind as LaunchKind;
+use template::manifest::InitKind;
+use template::{BuildRequest, Cancel, ImportRequest, ImportSource, Session, Stage};
+use ve::Name;
+
+use crate::host::Host;
+
+/// `SIGTERM`: what a program that is no init takes as a request to end.
+pub(crate) const SIGNAL_TERMINATE: i32 = 15;
+/// `SIGRTMIN+4` of glibc: systemd starts `poweroff.target` (systemd(1), "Signals").
+const SIGNAL_SYSTEMD_POWER_OFF: i32 = 38;
+/// `SIGUSR2`: busybox's init powers off (init/init.c, `halt_reboot_pwoff`).
+const SIGNAL_BUSYBOX_POWER_OFF: i32 = 12;
+/// `SIGPWR`: sysvinit runs its `powerfail` action, which containers' inittabs make a shutdown.
+const SIGNAL_POWER: i32 = 30;
+
+/// What sharing saves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Saved {
+    /// Bytes of disk.
+    pub(crate) disk: u64,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+}
+
+pub(crate) fn version(host: &Host, name: &Name) -> Result<Option<String>, Fault> {
+    if !host.catalogue.contains(name) {
+        return Ok(None);
+    }
+    match host.catalogue.get(name) {
+        Ok(manifest) => Ok(Some(manifest.version)),
+        Err(error) => Err(Fault::from_error(&error)
+            .with_hint(format!("remove it with `vessel template remove {name}` and make it anew"))),
+    }
+}
+
+pub(crate) fn remove(host: &Host, name: &Name) -> Result<(), Fault> {
+    host.catalogue.remove(name).map(drop).map_err(|error| Fault::from_error(&error))
+}
+
+/// The kind of init in a template.
+pub(crate) fn init(host: &Host, name: &Name) -> Result<InitKind, Fault> {
+    let manifest = host.catalogue.get(name).map_err(|error| Fault::from_error(&error))?;
+    Ok(manifest.init.map_or(InitKind::Other, |init| init.kind))
+}
+
+/// The signal on which an init ends everything.
+pub(crate) fn stop_signal(init: &InitKind) -> i32 {
+    match init {
+        InitKind::Systemd { .. } => SIGNAL_SYSTEMD_POWER_OFF,
+        InitKind::Busybox | InitKind::OpenRc => SIGNAL_BUSYBOX_POWER_OFF,
+        InitKind::Sysvinit => SIGNAL_POWER,
+        InitKind::Other => SIGNAL_TERMINATE,
+    }
+}
+
+/// How the launcher should treat an init.
+pub(crate) fn launch_kind(init: &InitKind) -> LaunchKind {
+    match init {
+        InitKind::Systemd { .. } => LaunchKind::Systemd,
+        _ => LaunchKind::Other,
+    }
+}
+
+/// Builds, imports or verifies.
+pub(crate) fn work(
+    host: &Host,
+    request: &TemplateRequest,
+    sink: &dyn ProgressSink,
+) -> Result<(), Fault> {
+    let cancel = Cancel::new();
+    let stage = Mutex::new(String::new());
+    let report = |progress: template::Progress<'_>| {
+        if sink.cancelled() {
+            cancel.cancel();
+        }
+        if let Some(progress) = told(&progress, &stage) {
+            sink.report(progress);
+        }
+    };
+    let session = Session { progress: &report, cancel: &cancel };
+    let result = match request {
+        TemplateRequest::Build { name, suite, packages, mirror } => {
+            build(host, name, suite, packages, mirror.as_deref(), &session)
+        }
+        TemplateRequest::Import { name, source } => import(host, name, source, &session),
+        TemplateRequest::Verify { name } => verify(host, name, &session),
+        TemplateRequest::Remove { name } => remove(host, name),
+    };
+    result.map_err(|fault| match sink.cancelled() {
+        true => fault.of_kind(FailureKind::Cancelled),
+        false => fault,
+    })
+}
+
+fn told(progress: &template::Progress<'_>, stage: &Mutex<String>) -> Option<Progress> {
+    let message = match progress {
+        template::Progress::Stage(new) => {
+            let words = match new {
+                Stage::InstallPackages => "installing packages",
+                Stage::ReadTree => "reading files",
+                Stage::Inspect => "looking at the tree",
+                Stage::WriteImage => "writing the image",
+                Stage::Verify => "comparing files",
+            };
+            words.clone_into(&mut stage.lock().ok()?);
+            words.to_owned()
+        }
+        template::Progress::Message(message) => (*message).to_owned(),
+        template::Progress::Read { inodes, content_bytes } => {
+            let stage = stage.lock().ok()?;
+            format!("{stage}: {inodes} files, {} MiB", content_bytes >> 20)
+        }
+    };
+    Some(Progress { fraction: None, message })
+}
+
+fn build(
+    host: &Host,
+    name: &Name,
+    suite: &str,
+    packages: &[String],
+    mirror: Option<&str>,
+    session: &Session<'_>,
+) -> Result<(), Fault> {
+    let request = BuildRequest {
+        name: name.clone(),
+        suite: suite.to_owned(),
+        packages: packages.to_vec(),
+        mirror: mirror.map(str::to_owned),
+        log: log_file(host, name),
+    };
+    host.catalogue
+        .build(&request, session)
+        .map(drop)
+        .map_err(|error| Fault::from_error(&error))
+}
+
+fn import(host: &Host, name: &Name, source: &str, session: &Session<'_>) -> Result<(), Fault> {
+    let source = ImportSource::detect(source)
+        .map_err(|error| Fault::from_error(&error).of_kind(FailureKind::NotFound))?;
+    let request = ImportRequest { name: name.clone(), source };
+    host.catalogue
+        .import(&request, session)
+        .map(drop)
+        .map_err(|error| Fault::from_error(&error))
+}
+
+fn verify(host: &Host, name: &Name, session: &Session<'_>) -> Result<(), Fault> {
+    let verification =
+        host.catalogue.verify(name, session).map_err(|error| Fault::from_error(&error))?;
+    let damage: Vec<_> = verification.damage.iter().take(5).map(ToString::to_string).collect();
+    if damage.is_empty() {
+        return Ok(());
+    }
+    let count = verification.damage.len();
+    let message = format!("template `{name}` is damaged in {count} places: {}", damage.join("; "));
+    Err(Fault::new(message).with_hint(
+        "check the disk with `vessel pool show`; then make the template anew from its source",
+    ))
+}
+
+fn log_file(host: &Host, name: &Name) -> PathBuf {
+    host.root.join("log").join(format!("template-{name}.log"))
+}
+
+/// What sharing saves on disk: every VE but the first of a template would hold a copy of its files
+/// without it, and so would every template hold its own copy of contents that several have.
+///
+/// Memory is 0 until it is measured through the page cache: it is never guessed.
+pub(crate) fn saved_bytes(host: &Host, records: &[VeRecord]) -> Saved {
+    let Ok(listing) = host.catalogue.list() else { return Saved::default() };
+    let disk = listing
+        .templates
+        .iter()
+        .map(|manifest| {
+            let ves = records.iter().filter(|r| r.spec.template.as_str() == manifest.name).count();
+            let sizes = &manifest.sizes;
+            let shared_among_templates = sizes.content_bytes.saturating_sub(sizes.new_bytes);
+            sizes.content_bytes * ves.saturating_sub(1) as u64 + shared_among_templates
+        })
+        .sum();
+    Saved { disk, memory: 0 }
+}
