@@ -29,6 +29,8 @@ struct Package {
 
 const PACKAGES: &[Package] = &[
     package("gcc", Need::Build, "the embedded SQLite and zstd are C"),
+    package("libssl-dev", Need::Build, "composefs hashes with OpenSSL"),
+    package("pkg-config", Need::Build, "finds the same"),
     package("libc6-dev", Need::Build, "headers for the same"),
     package("make", Need::Build, "the short names of these chores"),
     package("btrfs-progs", Need::Node, "mkfs.btrfs makes the pool"),
@@ -43,16 +45,13 @@ const PACKAGES: &[Package] = &[
         "verifies those packages on hosts that are not Debian",
     ),
     package("xz-utils", Need::Node, "LXC images are .tar.xz"),
-    package(
-        "nftables",
-        Need::Node,
-        "nft, to look at the filters that a node sets",
-    ),
+    package("squashfs-tools", Need::Node, "or .squashfs"),
+    package("nftables", Need::Node, "nft sets the filters of a node"),
     package("iproute2", Need::Node, "ip, to look at links and routes"),
     package(
         "util-linux",
         Need::Node,
-        "setsid starts the daemon detached; nsenter for tests",
+        "setpriv and unshare confine a build; setsid, nsenter",
     ),
     package("ca-certificates", Need::Node, "images are fetched over TLS"),
     package(

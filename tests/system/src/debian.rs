@@ -118,15 +118,15 @@ fn hundreds_of_small_things_are_its_own(node: &mut Node) -> Result<()> {
 
 fn a_package_is_installed_over_the_nodes_translation(node: &mut Node) -> Result<()> {
     start(node, "web", &[])?;
-    let install = "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends hello cron";
+    let install = "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends hello memcached";
     node.sh("web", install)?;
     ensure!(node.sh("web", "hello")?.contains("Hello, world"));
     // What a package starts runs at once, and after a restart.
-    ensure!(node.sh("web", "systemctl is-active cron")? == "active");
+    ensure!(node.sh("web", "systemctl is-active memcached")? == "active");
     node.ok(&["restart", "web"])?;
     expect_running(node, "web")?;
     ensure!(
-        node.sh("web", "systemctl is-active cron; hello")?
+        node.sh("web", "systemctl is-active memcached; hello")?
             .starts_with("active\nHello")
     );
     drop_ve(node, "web")
