@@ -35,6 +35,9 @@ pub const HOST_MAC: [u8; 6] = [0x02, 0x56, 0x45, 0xff, 0xff, 0xfe];
 /// interfaces that ask for no index, so a million is out of its way.
 const INDEX_BASE: u32 = 0x0010_0000;
 
+/// Indices that host ends of any VE of any node can have.
+pub(crate) const INDICES: RangeInclusive<u32> = INDEX_BASE + VeId::MIN..=INDEX_BASE + VeId::MAX;
+
 /// Index of a VE's host end.
 #[must_use]
 pub fn interface_index(id: VeId) -> u32 {

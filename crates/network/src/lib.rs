@@ -36,6 +36,7 @@ mod nft;
 pub mod node;
 pub mod probe;
 pub mod resolver;
+pub mod uplink;
 
 pub use counters::{Counters, counters, counters_all};
 pub use netlink::{Netlink, NetlinkError, Step};

@@ -364,13 +364,23 @@ pub fn remove_if_present(netlink: &mut Netlink, ids: &[VeId]) -> Result<usize, L
 /// Fails when links cannot be listed.
 pub fn wait_gone(netlink: &mut Netlink, id: VeId, timeout: Duration) -> Result<bool, LinkError> {
     let deadline = Instant::now() + timeout;
-    while !list(netlink, id..=id)?.is_empty() {
+    while exists(netlink, id)? {
         if Instant::now() >= deadline {
             return Ok(false);
         }
         thread::sleep(GONE_POLL);
     }
     Ok(true)
+}
+
+fn exists(netlink: &mut Netlink, id: VeId) -> Result<bool, LinkError> {
+    let mut batch = Batch::default();
+    batch.push(Step::Link, 0, message::get_link(interface_index(id)));
+    let refusals = run(netlink, id, batch)?;
+    if refusals.iter().any(|refusal| refusal.is(Errno::NODEV)) {
+        return Ok(false);
+    }
+    succeed(id, refusals).map(|()| true)
 }
 
 /// Lists the VEs of a range that have a link here, in order. For adoption and for leak sweeps.

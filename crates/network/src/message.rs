@@ -13,7 +13,7 @@ use netlink_packet_route::link::{
     LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -75,6 +75,13 @@ fn end(end: End<'_>, mtu: Option<u32>) -> LinkMessage {
     ];
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message
+}
+
+/// Asks for a link, to learn whether it is there.
+pub(crate) fn get_link(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    RouteNetlinkMessage::GetLink(message)
 }
 
 /// Removes the link of this name.
@@ -161,6 +168,14 @@ pub(crate) fn neighbour(index: u32, address: IpAddr, mac: [u8; 6]) -> NeighbourM
         }),
         NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
     ];
+    message
+}
+
+/// "Answer for this address on this interface."
+pub(crate) fn proxy(index: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = neighbour(index, address, [0; 6]);
+    message.attributes.truncate(1);
+    message.header.flags = NeighbourFlags::Proxy;
     message
 }
 

@@ -116,6 +116,15 @@ pub fn prepare(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeE
     succeed(netlink.run(batch)?, there)
 }
 
+/// Whether the node's filter is in force. Others may have removed it: reloading the system's
+/// firewall begins with `flush ruleset` on Debian. [`prepare`] puts it back.
+///
+/// # Errors
+/// Fails when the packet filter cannot be read.
+pub fn filtered(network: &NodeNetwork) -> Result<bool, NodeError> {
+    Ok(tables()?.contains(&ruleset::table_name(network)))
+}
+
 /// Takes a node's network away: its VEs' links, filter, routes and addresses, and, if it was the
 /// last node here, the forwarding that it turned on. Running it again changes nothing.
 ///
@@ -156,10 +165,7 @@ pub fn remove(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeEr
     }
     // Last, because it holds what was remembered: an interrupted removal can be repeated.
     if tables.contains(&own) {
-        nft::apply(
-            "remove the node's filter",
-            &format!("delete table inet {own}\n"),
-        )?;
+        nft::apply("remove the node's filter", &ruleset::removal(network))?;
     }
     Ok(())
 }

@@ -92,7 +92,9 @@ impl Probe {
             (Err(error), _) => add(
                 true,
                 format!("the kernel does not take the filter's rules ({error})"),
-                "run a kernel with `CONFIG_NF_TABLES_INET` and `CONFIG_NFT_FIB_INET`".to_owned(),
+                "run a kernel with `CONFIG_NF_TABLES_INET`, `CONFIG_NF_TABLES_ARP` and \
+                 `CONFIG_NFT_FIB_INET`"
+                    .to_owned(),
             ),
             (Ok(()), Err(error)) => add(
                 false,

@@ -16,20 +16,23 @@
 //! | to `127.0.0.0/8`, or forwarded to `169.254.0.0/16` | dropped: a cloud's metadata service answers there, to the node, not to VEs |
 //! | anything else | passes: to other VEs, to the node's services as from any other host, and out |
 //!
-//! ARP does not pass here; permanent neighbour entries and strict reverse path filtering on each
-//! link ([`crate::link`]) make forged ARP meaningless.
+//! ARP has a table of its own, of the same name: a VE may ask, ten times a second, and never
+//! answers, because nobody asks it. What it claims is meaningless anyway: the node's neighbour
+//! entries are permanent. Strict reverse path filtering ([`crate::link`]) ignores forged askers
+//! too, but systemd turns that off again where `sysctl.d` says so for all interfaces.
 //!
 //! It cannot overrule other tables: a packet must be accepted by every chain that it meets, so one
 //! that another program drops is dropped (Docker sets the policy of its `FORWARD` chain to drop).
 //! [`crate::probe`] finds such chains.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NodeNetwork;
 use super::forwarding::Previous;
-use crate::identity::interface_indices;
+use crate::identity::{INDICES, interface_indices};
 
 const TABLE_PREFIX: &str = "vessel-";
 
@@ -57,14 +60,9 @@ pub(super) fn comment(listing: &str) -> Option<&str> {
 /// The whole ruleset, as one transaction that replaces the node's table.
 pub(super) fn ruleset(network: &NodeNetwork, previous: &Previous) -> String {
     let table = table_name(network);
-    let indices = interface_indices(&network.ids);
-    let ve = format!("{}-{}", indices.start(), indices.end());
-    let mut text = format!(
-        "table inet {table} {{ }}\n\
-         delete table inet {table}\n\
-         table inet {table} {{\n\
-         \tcomment \"{previous}\"\n"
-    );
+    let ve = range(interface_indices(&network.ids));
+    let mut text = removal(network);
+    let _ = writeln!(text, "table inet {table} {{\n\tcomment \"{previous}\"");
     for name in [
         "forged_source",
         "forged_outside",
@@ -81,10 +79,20 @@ pub(super) fn ruleset(network: &NodeNetwork, previous: &Previous) -> String {
     text.push_str(&FROM_OUTSIDE_AND_VE.replace("VE_INDICES", &ve));
     if network.nat {
         text.push_str(&address_set("hidden6", "ipv6_addr", &private6(network)));
-        text.push_str(&TRANSLATION.replace("VE_INDICES", &ve));
+        text.push_str(&TRANSLATION.replace("ANY_INDICES", &range(INDICES)));
     }
     text.push_str("}\n");
+    text.push_str(&ARP.replace("TABLE", &table).replace("VE_INDICES", &ve));
     text
+}
+
+/// The transaction that takes the node's tables away.
+pub(super) fn removal(network: &NodeNetwork) -> String {
+    let table = table_name(network);
+    // Declared first, so that one that is gone already is no error.
+    ["inet", "arp"]
+        .map(|family| format!("table {family} {table} {{ }}\ndelete table {family} {table}\n"))
+        .concat()
 }
 
 /// Sources are checked before connection tracking sees a packet (priority `raw`), so that forged
@@ -132,15 +140,38 @@ const FROM_OUTSIDE_AND_VE: &str = "\
 \t}
 ";
 
-/// Only what leaves by an interface that is no VE's, for an address outside the node's ranges.
+/// Only what leaves by an interface that is no VE's (of any node in this network namespace), for
+/// an address outside the node's ranges.
 const TRANSLATION: &str = "\
 \tchain postrouting {
 \t\ttype nat hook postrouting priority srcnat; policy accept;
-\t\toif VE_INDICES accept
+\t\toif ANY_INDICES accept
 \t\tip saddr @ranges4 ip daddr != @ranges4 masquerade
 \t\tip6 saddr @hidden6 ip6 daddr != @ranges6 masquerade
 \t}
 ";
+
+const ARP: &str = "\
+table arp TABLE {
+\tcounter discovery { }
+\tset askers {
+\t\ttype iface_index
+\t\tsize 65535
+\t\tflags dynamic,timeout
+\t\ttimeout 30s
+\t}
+\tchain input {
+\t\ttype filter hook input priority filter; policy accept;
+\t\tiif != VE_INDICES accept
+\t\tarp operation != request counter name discovery drop
+\t\tupdate @askers { iif limit rate over 10/second burst 20 packets } counter name discovery drop
+\t}
+}
+";
+
+fn range(indices: RangeInclusive<u32>) -> String {
+    format!("{}-{}", indices.start(), indices.end())
+}
 
 fn address_set(name: &str, kind: &str, elements: &[String]) -> String {
     let mut text = format!("\tset {name} {{\n\t\ttype {kind}\n\t\tflags interval\n");
@@ -207,7 +238,7 @@ mod tests {
             &previous(),
         );
         assert!(text.contains("iif 1048676-1050575 goto from_ve"), "{text}");
-        assert!(!text.contains("VE_INDICES"), "{text}");
+        assert!(!text.contains("INDICES"), "{text}");
         assert!(text.contains("masquerade"), "{text}");
         assert!(!ruleset(&network(&["10.99.0.0/16"], false), &previous()).contains("masquerade"));
     }

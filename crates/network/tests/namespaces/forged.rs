@@ -52,9 +52,9 @@ fn a_forged_source_reaches_nobody() {
             "255.255.255.255",
             "224.0.0.1",
         ] {
-            send(&scene.forger, vec![udp4(source, target, ports, "forged")]);
-            assert_eq!(received(socket), None, "{source} to {target}");
+            send(&scene.forger, vec![udp4(source, target, ports, source)]);
         }
+        assert_eq!(received(socket), None, "{target}");
         send(
             &scene.forger,
             vec![udp4("10.99.0.2", target, ports, "honest")],
@@ -98,9 +98,9 @@ fn a_forged_ipv6_source_reaches_nobody() {
             "::ffff:10.99.0.2",
             "ff02::1",
         ] {
-            send(&scene.forger, vec![udp6(source, target, ports, "forged")]);
-            assert_eq!(received(socket), None, "{source} to {target}");
+            send(&scene.forger, vec![udp6(source, target, ports, source)]);
         }
+        assert_eq!(received(socket), None, "{target}");
         send(
             &scene.forger,
             vec![udp6("fd00:99::2", target, ports, "honest")],
@@ -111,6 +111,16 @@ fn a_forged_ipv6_source_reaches_nobody() {
             "{target}"
         );
     }
+    // The frames are good: without the filter, they arrive.
+    scene.node.namespace.program("nft flush ruleset");
+    send(
+        &scene.forger,
+        vec![udp6("fd00:99::3", "fd00:99::4", ports, "forged")],
+    );
+    assert_eq!(
+        received(&third),
+        Some(("forged".to_owned(), ip("fd00:99::3")))
+    );
 }
 
 #[test]
@@ -166,7 +176,7 @@ fn forged_arp_changes_nothing() {
         frames
             .extend((0..=255_u8).map(|low| arp(1, &format!("10.99.{high}.{low}"), "169.254.1.1")));
     }
-    send(&scene.forger, frames);
+    send(&scene.forger, frames.clone());
     assert_eq!(neighbours(&scene.node.namespace), before);
     assert_eq!(
         talk(&scene.third, &scene.victim, "10.99.0.3").unwrap(),
@@ -175,6 +185,22 @@ fn forged_arp_changes_nothing() {
     assert_eq!(
         talk(&scene.node.namespace, &scene.victim, "10.99.0.3").unwrap(),
         ip("169.254.1.1")
+    );
+    // systemd loosens reverse path filtering on new links where `sysctl.d` says so for all.
+    scene
+        .node
+        .namespace
+        .program("sysctl -qw net.ipv4.conf.ve101.rp_filter=2");
+    send(&scene.forger, frames);
+    let after = neighbours(&scene.node.namespace).len();
+    assert!(
+        after <= before.len() + 64,
+        "{after} entries after, {} before",
+        before.len()
+    );
+    assert_eq!(
+        talk(&scene.third, &scene.victim, "10.99.0.3").unwrap(),
+        ip("10.99.0.4")
     );
 }
 

@@ -1,9 +1,8 @@
 //! Links come, change and go, and nothing stays.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use network::link::{self, HostEnd, LinkError};
+use network::link::{self, HostEnd, LinkError, LinkSpec, Target};
 use network::node::{self, NodeNetwork};
 use network::{Netlink, inside};
 
@@ -207,6 +206,59 @@ fn a_link_goes_with_its_namespace_or_when_told() {
 }
 
 #[test]
+fn a_namespace_is_named_by_a_process_too() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, false);
+    let one = Namespace::new();
+    // A thread's number does for a process's: the kernel looks for a task.
+    let task = one.run(|| {
+        rustix::thread::gettid()
+            .as_raw_nonzero()
+            .get()
+            .unsigned_abs()
+    });
+    node.namespace.run(move || {
+        let addresses = ips(&["10.99.0.2"]);
+        let spec = LinkSpec {
+            id: id(101),
+            addresses: &addresses,
+            target: Target::Pid(task),
+            mtu: Some(1_400),
+            host_end: HostEnd::Up,
+        };
+        link::create(&mut Netlink::open().unwrap(), &spec).unwrap();
+    });
+    one.run(|| inside::configure(&ips(&["10.99.0.2"])).unwrap());
+    talk(&node.namespace, &one, "10.99.0.2").unwrap();
+    assert!(one.program("ip -o link show eth0").contains("mtu 1400"));
+    assert!(
+        node.namespace
+            .program("ip -o link show ve101")
+            .contains("mtu 1400")
+    );
+}
+
+#[test]
+fn a_filter_that_somebody_removed_is_missed_and_put_back() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, true);
+    let filtered = |node: &Node| {
+        let network = node.network();
+        node.namespace
+            .run(move || node::filtered(&network).unwrap())
+    };
+    assert!(filtered(&node));
+    node.namespace.program("nft flush ruleset");
+    assert!(!filtered(&node));
+    node.prepare();
+    assert!(filtered(&node));
+}
+
+#[test]
 fn inside_without_a_link_says_so() {
     if !runnable() {
         return;
@@ -306,5 +358,4 @@ fn the_probe_finds_this_host_able_and_a_dropping_chain() {
     );
     let found = probe(&namespace);
     assert_eq!(found.dropping_chains, ["ip filter FORWARD"]);
-    assert!(namespace.descriptor().as_fd().try_clone_to_owned().is_ok());
 }

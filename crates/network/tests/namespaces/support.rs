@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -124,7 +125,7 @@ pub(crate) fn current() -> OwnedFd {
 
 /// A node in a namespace of its own.
 pub(crate) struct Node {
-    pub(crate) namespace: Namespace,
+    pub(crate) namespace: Rc<Namespace>,
     network: NodeNetwork,
 }
 
@@ -134,7 +135,7 @@ impl Node {
     }
 
     pub(crate) fn in_namespace(
-        namespace: Namespace,
+        namespace: impl Into<Rc<Namespace>>,
         ids: std::ops::RangeInclusive<u32>,
         ranges: &[&str],
         nat: bool,
@@ -144,9 +145,22 @@ impl Node {
             ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
             nat,
         };
-        let node = Self { namespace, network };
+        let node = Self {
+            namespace: namespace.into(),
+            network,
+        };
         node.prepare();
         node
+    }
+
+    /// A second node in the same namespace.
+    pub(crate) fn beside(
+        &self,
+        ids: std::ops::RangeInclusive<u32>,
+        ranges: &[&str],
+        nat: bool,
+    ) -> Self {
+        Self::in_namespace(Rc::clone(&self.namespace), ids, ranges, nat)
     }
 
     pub(crate) fn network(&self) -> NodeNetwork {

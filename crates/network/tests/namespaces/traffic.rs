@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use network::{Netlink, counters, counters_all};
+use network::{Netlink, counters, counters_all, uplink};
 
-use crate::support::{Namespace, Node, id, ip, runnable, talk};
+use crate::support::{Namespace, Node, id, ip, ips, runnable, talk};
 
 const RANGES: &[&str] = &["10.99.0.0/16", "fd00:99::/64"];
 
@@ -164,4 +164,79 @@ fn without_translation_the_outside_sees_the_ve() {
         talk(&outside, &one, "fd00:99::2").unwrap(),
         ip("2001:db8::2")
     );
+}
+
+#[test]
+fn an_address_of_the_nodes_own_network_is_answered_for() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, true);
+    let outside = outside(&node);
+    let addresses = ips(&["203.0.113.50", "2001:db8::50", "198.51.100.7"]);
+    let one = node.ve(101, &["203.0.113.50", "2001:db8::50", "198.51.100.7"]);
+    let announced = node.namespace.run({
+        let addresses = addresses.clone();
+        move || uplink::announce(&mut Netlink::open().unwrap(), &addresses).unwrap()
+    });
+    assert_eq!(announced, addresses[..2]);
+    for (address, seen, target) in [
+        ("203.0.113.50", "203.0.113.2", "203.0.113.2"),
+        ("2001:db8::50", "2001:db8::2", "2001:db8::2"),
+    ] {
+        assert_eq!(talk(&outside, &one, address).unwrap(), ip(seen));
+        assert_eq!(talk(&one, &outside, target).unwrap(), ip(address));
+    }
+    node.namespace.run({
+        let addresses = addresses.clone();
+        move || {
+            let mut netlink = Netlink::open().unwrap();
+            uplink::withdraw(&mut netlink, &addresses).unwrap();
+            uplink::withdraw(&mut netlink, &addresses).unwrap();
+        }
+    });
+    assert_eq!(node.namespace.program("ip neigh show proxy"), "");
+    assert_eq!(node.namespace.program("ip -6 neigh show proxy"), "");
+}
+
+#[test]
+fn a_range_that_the_node_uses_already_is_found() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, true);
+    let _outside = outside(&node);
+    let _one = node.ve(101, &["10.99.0.2", "fd00:99::2"]);
+    let overlaps = |range: &str| {
+        let range = range.parse().unwrap();
+        node.namespace
+            .run(move || uplink::overlaps(&mut Netlink::open().unwrap(), range).unwrap())
+    };
+    assert_eq!(overlaps("10.99.0.0/16"), []);
+    assert_eq!(
+        overlaps("203.0.0.0/16"),
+        ["203.0.113.0/24".parse().unwrap()]
+    );
+    assert_eq!(
+        overlaps("203.0.113.128/25"),
+        ["203.0.113.0/24".parse().unwrap()]
+    );
+    assert_eq!(
+        overlaps("2001:db8::/32"),
+        ["2001:db8::/64".parse().unwrap()]
+    );
+}
+
+#[test]
+fn ves_of_two_nodes_in_one_namespace_see_each_other_untranslated() {
+    if !runnable() {
+        return;
+    }
+    let first = Node::in_namespace(Namespace::new(), 100..=199, RANGES, true);
+    let _outside = outside(&first);
+    let one = first.ve(101, &["10.99.0.2"]);
+    let second = first.beside(200..=299, &["10.98.0.0/16"], true);
+    let two = second.ve(201, &["10.98.0.2"]);
+    assert_eq!(talk(&one, &two, "10.98.0.2").unwrap(), ip("10.99.0.2"));
+    assert_eq!(talk(&two, &one, "10.99.0.2").unwrap(), ip("10.98.0.2"));
 }
