@@ -17,7 +17,11 @@ pub fn unshare() -> io::Result<()> {
     // SAFETY: `unshare` takes a number and touches no memory of ours. `CLONE_NEWNET` changes the
     // calling thread's network namespace only: descriptors, memory and other threads stay.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Opens a socket that sends and receives whole Ethernet frames on one interface of the calling
@@ -26,7 +30,9 @@ pub fn unshare() -> io::Result<()> {
 /// # Errors
 /// Fails without `CAP_NET_RAW`, or when there is no such interface.
 pub fn frame_socket(interface_index: u32) -> io::Result<OwnedFd> {
-    let protocol = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be();
+    let protocol = u16::try_from(libc::ETH_P_ALL)
+        .map_err(io::Error::other)?
+        .to_be();
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: `socket` takes numbers only.
     let descriptor = unsafe { libc::socket(libc::AF_PACKET, kind, protocol.into()) };
@@ -48,7 +54,15 @@ pub fn frame_socket(interface_index: u32) -> io::Result<OwnedFd> {
     // SAFETY: `address` is a `sockaddr_ll` that lives until the call returns, `length` is its size,
     // and `socket` is an open `AF_PACKET` socket, for which the kernel expects just that type.
     let result = unsafe {
-        libc::bind(socket.as_fd().as_raw_fd(), (&raw const address).cast::<libc::sockaddr>(), length)
+        libc::bind(
+            socket.as_fd().as_raw_fd(),
+            (&raw const address).cast::<libc::sockaddr>(),
+            length,
+        )
     };
-    if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(socket)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -230,7 +231,11 @@ pub(crate) fn talk(from: &Namespace, to: &Namespace, address: &str) -> io::Resul
         (listener, port)
     });
     listener.set_nonblocking(true).unwrap();
-    let server = thread::spawn(move || serve_one(&listener));
+    let failed = Arc::new(AtomicBool::new(false));
+    let server = thread::spawn({
+        let failed = Arc::clone(&failed);
+        move || serve_one(&listener, &failed)
+    });
     let target = SocketAddr::new(ip(address), port);
     let answer = from.run(move || {
         let mut stream = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)?;
@@ -241,13 +246,14 @@ pub(crate) fn talk(from: &Namespace, to: &Namespace, address: &str) -> io::Resul
         assert_eq!(&echo, b"hello");
         Ok(())
     });
+    failed.store(answer.is_err(), Ordering::Relaxed);
     let peer = server.join().unwrap();
     answer.and_then(|()| peer.ok_or_else(|| io::ErrorKind::TimedOut.into()))
 }
 
-fn serve_one(listener: &TcpListener) -> Option<IpAddr> {
+fn serve_one(listener: &TcpListener, failed: &AtomicBool) -> Option<IpAddr> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline && !failed.load(Ordering::Relaxed) {
         let Ok((mut stream, peer)) = listener.accept() else {
             thread::sleep(Duration::from_millis(1));
             continue;
