@@ -15,6 +15,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
@@ -24,6 +25,9 @@ use crate::control;
 
 /// Major number of loop devices (`LOOP_MAJOR` of `linux/major.h`).
 const LOOP_MAJOR: u32 = 7;
+
+/// Where the host keeps the nodes of its devices.
+const HOST_DIRECTORY: &str = "/dev";
 
 /// Where new loop devices come from.
 const CONTROL_PATH: &str = "/dev/loop-control";
@@ -187,8 +191,8 @@ impl LoopDevice {
                 Ok(info) if (info.device, info.inode) == (wanted.st_dev, wanted.st_ino) => {
                     return Ok(Some(device));
                 }
-                Ok(_) => (),
-                Err(source) if is_gone(&source) => (),
+                Ok(_) => device.node_forget(),
+                Err(source) if is_gone(&source) => device.node_forget(),
                 Err(source) => return Err(LoopError::Status { number, source }),
             }
         }
@@ -199,7 +203,7 @@ impl LoopDevice {
     /// writable, with autoclear, and with direct I/O where the file's file system can.
     ///
     /// `file` must be open for reading and writing, else the device is read-only. Where `/dev` lacks
-    /// the device's node, one is made in the directory `nodes`, which must be private to root.
+    /// the device's node, one is made in the directory `nodes`, which is made for root only when missing.
     ///
     /// # Errors
     /// When there is no loop driver, no free device, or the kernel refuses the file.
@@ -233,7 +237,10 @@ impl LoopDevice {
             };
             match writable.configure(file) {
                 Ok(()) => (),
-                Err(error) if is_busy(&error) => continue,
+                Err(error) if is_busy(&error) => {
+                    writable.node_forget();
+                    continue;
+                }
                 Err(source) => return Err(LoopError::Configure { number, source }),
             }
             // A writer that is left open would make some kernels refuse the mount
@@ -250,7 +257,7 @@ impl LoopDevice {
             path: path.into(),
             source,
         };
-        let ordinary = PathBuf::from(format!("/dev/loop{number}"));
+        let ordinary = Path::new(HOST_DIRECTORY).join(format!("loop{number}"));
         match open_node(number, &ordinary, access) {
             Ok(device) => {
                 return Ok(Self {
@@ -309,6 +316,15 @@ impl LoopDevice {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the device's node where it was made by [`LoopDevice::attach`]; the host's stays.
+    /// For when nobody will mount the device by its path any more.
+    pub fn node_forget(&self) {
+        if self.path.parent() != Some(Path::new(HOST_DIRECTORY)) {
+            // A node that stays costs nothing and is used again.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 
     /// Says how the file is attached.
@@ -407,6 +423,12 @@ fn open_node(number: u32, path: &Path, access: OFlags) -> io::Result<OwnedFd> {
 }
 
 fn make_node(number: u32, path: &Path) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
     let mode = Mode::RUSR | Mode::WUSR;
     let device = rustix::fs::makedev(LOOP_MAJOR, number);
     match rustix::fs::mknodat(rustix::fs::CWD, path, FileType::BlockDevice, mode, device) {
@@ -427,112 +449,4 @@ fn is_busy(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt;
-
-    use super::*;
-
-    /// Why the tests below cannot run here, if so.
-    fn missing() -> Option<&'static str> {
-        let root = rustix::process::geteuid().is_root();
-        match (root, Path::new(CONTROL_PATH).exists()) {
-            (true, true) => None,
-            (false, _) => Some("not root"),
-            (_, false) => Some("no /dev/loop-control"),
-        }
-    }
-
-    fn file(directory: &Path) -> fs::File {
-        let path = directory.join("file");
-        let file = fs::File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        let file = file.unwrap();
-        file.set_len(8 << 20).unwrap();
-        file
-    }
-
-    #[test]
-    fn the_size_request_is_that_of_the_header() {
-        assert_eq!(BLKGETSIZE64, 0x8008_1272);
-    }
-
-    #[test]
-    fn a_file_is_attached_once_and_detached_with_its_last_user() {
-        if let Some(reason) = missing() {
-            println!("not run: {reason}");
-            return;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let file = file(directory.path());
-        let first = LoopDevice::attach(file.as_fd(), directory.path()).unwrap();
-        let second = LoopDevice::attach(file.as_fd(), directory.path()).unwrap();
-        assert_eq!(first.number(), second.number());
-        let status = first.status().unwrap();
-        assert!(status.autoclear && !status.read_only, "{status:?}");
-        assert_eq!((status.offset_bytes, status.size_limit_bytes), (0, None));
-        assert_eq!(first.size_bytes().unwrap(), 8 << 20);
-
-        file.set_len(16 << 20).unwrap();
-        first.size_refresh().unwrap();
-        assert_eq!(first.size_bytes().unwrap(), 16 << 20);
-
-        drop(first);
-        assert!(
-            LoopDevice::find(file.as_fd(), directory.path())
-                .unwrap()
-                .is_some()
-        );
-        drop(second);
-        assert!(
-            LoopDevice::find(file.as_fd(), directory.path())
-                .unwrap()
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn many_at_once_get_a_device_each() {
-        if let Some(reason) = missing() {
-            println!("not run: {reason}");
-            return;
-        }
-        let attach = || {
-            let directory = tempfile::tempdir().unwrap();
-            let file = file(directory.path());
-            LoopDevice::attach(file.as_fd(), directory.path()).unwrap()
-        };
-        let devices: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..12).map(|_| scope.spawn(attach)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
-        });
-        let mut numbers: Vec<_> = devices.iter().map(LoopDevice::number).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        assert_eq!(numbers.len(), 12);
-    }
-
-    #[test]
-    fn a_missing_node_is_made_in_the_private_directory() {
-        if let Some(reason) = missing() {
-            println!("not run: {reason}");
-            return;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let node = directory.path().join("loop7");
-        make_node(7, &node).unwrap();
-        make_node(7, &node).unwrap();
-        assert_eq!(
-            fs::metadata(&node).unwrap().rdev(),
-            rustix::fs::makedev(LOOP_MAJOR, 7)
-        );
-        assert!(open_node(7, &node, OFlags::RDONLY).is_ok());
-        assert!(open_node(8, &node, OFlags::RDONLY).is_err());
-    }
-}
+mod tests;

@@ -1,11 +1,13 @@
 //! What is full, in words that say what to do.
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use ve::VeId;
 
-use crate::{Backing, Pool};
+use crate::{Backing, Pool, usage};
 
 /// Something is full.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,8 @@ impl Pool {
         match (error.kind(), area) {
             (std::io::ErrorKind::QuotaExceeded, Some(id)) => Some(self.full_area(id)),
             (std::io::ErrorKind::StorageFull, _) => Some(self.full_pool()),
+            // The pool was promised more than its disk has: the device fails, then all is read-only.
+            _ if is_any(error, &[Errno::IO, Errno::ROFS]) => self.full_disk(),
             _ => None,
         }
     }
@@ -97,30 +101,35 @@ impl Pool {
         }
     }
 
+    fn full_disk(&self) -> Option<Full> {
+        let Backing::File { path, file, .. } = &self.backing else {
+            return None;
+        };
+        let free_bytes = usage::backing(file.as_fd()).ok()?.disk_free_bytes;
+        (free_bytes < DISK_FULL_BYTES).then(|| Full::Disk {
+            path: path.clone(),
+            free_bytes,
+        })
+    }
+
     fn full_pool(&self) -> Full {
         let usage = self.usage().ok();
-        let disk_free = usage
-            .as_ref()
-            .and_then(|usage| usage.backing)
-            .map(|b| b.disk_free_bytes);
-        if let (Backing::File { path, .. }, Some(free_bytes)) = (&self.backing, disk_free)
-            && free_bytes < DISK_FULL_BYTES
-        {
-            return Full::Disk {
-                path: path.clone(),
-                free_bytes,
-            };
-        }
-        Full::Pool {
+        self.full_disk().unwrap_or_else(|| Full::Pool {
             mount_point: self.mount_point.clone(),
             used_bytes: usage.as_ref().map_or(0, |usage| usage.used_bytes),
             size_bytes: usage.as_ref().map_or(0, |usage| usage.size_bytes),
-        }
+        })
     }
 }
 
 /// Below this a disk counts as full: btrfs takes from it in steps of up to 16 MiB at a time.
 const DISK_FULL_BYTES: u64 = 16 << 20;
+
+fn is_any(error: &std::io::Error, errnos: &[Errno]) -> bool {
+    errnos
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
 
 #[cfg(test)]
 mod tests {

@@ -32,15 +32,18 @@
 //! full quota groups (never: they make snapshots slow by orders of magnitude), pools of several devices.
 #![forbid(unsafe_code)]
 
+mod close;
 mod create;
 mod full;
 mod grow;
 mod health;
 mod layout;
+mod limit;
 mod nested;
 mod open;
 mod private;
 mod program;
+mod removal;
 mod source;
 mod superblock;
 mod sweep;
@@ -51,12 +54,13 @@ use std::path::{Path, PathBuf};
 
 use kernel::loop_device::LoopDevice;
 
+pub use close::{CloseError, Closed};
 pub use create::CreateError;
 pub use full::Full;
 pub use grow::GrowError;
 pub use health::{DeviceHealth, PoolHealth, Problem};
 pub use layout::LayoutError;
-pub use open::{CloseError, Closed, OpenError};
+pub use open::OpenError;
 pub use private::{PRIVATE_LIMIT_BYTES_MIN, PrivateError};
 pub use program::ProgramError;
 pub use source::{Compression, Options, POOL_BYTES_MIN, Quota, Source, Warning};

@@ -5,23 +5,15 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use kernel::btrfs::{self, QuotaMode};
 use kernel::loop_device::{LoopDevice, LoopError};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
 
 use crate::layout::{LayoutError, Root};
 use crate::source::{Compression, Options, Quota, Source, Warning};
 use crate::{Backing, Pool};
-
-/// How long [`Pool::close`] waits for the kernel to let go of the file after the unmount. Writing
-/// out what is dirty happens before; this is for the last reference only.
-const DETACH_WAIT: Duration = Duration::from_secs(2);
-const DETACH_POLL: Duration = Duration::from_millis(5);
 
 /// Whether the layout is made or must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,41 +106,6 @@ pub enum OpenError {
     Layout(#[from] LayoutError),
 }
 
-/// What closing led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// Nothing uses the pool's place any more: a file is detached, a device is free.
-    Released,
-    /// It is unmounted here, and VEs or other mount namespaces still use it. The kernel lets go of it
-    /// after the last of them.
-    StillUsed,
-}
-
-/// A pool could not be closed.
-#[derive(Debug, thiserror::Error)]
-pub enum CloseError {
-    /// It cannot be unmounted.
-    #[error(
-        "cannot unmount the pool `{path}`; if it is busy, something still has files of it open"
-    )]
-    Unmount {
-        /// The mount point.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// Whether its device is free cannot be told.
-    #[error("cannot tell whether `{path}` is still attached")]
-    Detach {
-        /// The pool's file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: LoopError,
-    },
-}
-
 fn mount_point_failed(path: &Path) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::MountPoint {
         path: path.to_owned(),
@@ -214,41 +171,15 @@ impl Pool {
             warnings,
         })
     }
+}
 
-    /// Unmounts the pool here. Its place is released when no VE uses it.
-    ///
-    /// # Errors
-    /// `EBUSY` while this mount has open files; then the pool stays mounted and can be opened again.
-    pub fn close(self) -> Result<Closed, CloseError> {
-        let Self {
-            root,
-            mount_point,
-            backing,
-            ..
-        } = self;
-        drop(root);
-        if !matches!(backing, Backing::Directory { bound: false }) {
-            rustix::mount::unmount(&mount_point, UnmountFlags::NOFOLLOW).map_err(|error| {
-                CloseError::Unmount {
-                    path: mount_point.clone(),
-                    source: error.into(),
-                }
-            })?;
-        }
-        match backing {
-            Backing::File { path, file, device } => {
-                let own_node = mount_point.join(format!("loop{}", device.number()));
-                drop(device);
-                let closed = wait_detached(file.as_fd(), &mount_point)
-                    .map_err(|source| CloseError::Detach { path, source })?;
-                // Where the host had no node of the device, we made this one; else it is not there.
-                let _ = fs::remove_file(own_node);
-                Ok(closed)
-            }
-            Backing::Device { path } => Ok(device_state(&path)),
-            Backing::Directory { .. } => Ok(Closed::Released),
-        }
-    }
+/// Where nodes of loop devices are made on a host that lacks them: `.NAME.nodes` beside the mount point.
+pub(crate) fn nodes(mount_point: &Path) -> PathBuf {
+    let name = mount_point
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    mount_point.with_file_name(format!(".{name}.nodes"))
 }
 
 /// Attaches the file and mounts its device.
@@ -348,8 +279,7 @@ fn is_on_device(directory: BorrowedFd<'_>, device: &Path) -> io::Result<bool> {
     let wanted = fs::metadata(device)?.rdev();
     for found in btrfs::devices(directory)? {
         let same_node = fs::metadata(&found.path).is_ok_and(|metadata| metadata.rdev() == wanted);
-        // A node that we made in the mount point is hidden by the mount: its name must do, which
-        // the kernel gives each loop device once.
+        // A node of our own may be gone since: its name must do, which is each loop device's alone.
         let same_loop = found.path.file_name() == device.file_name()
             && device
                 .file_name()
@@ -456,27 +386,4 @@ fn enable_quota(root: BorrowedFd<'_>) -> io::Result<Quota> {
             reason: "the kernel did not turn simple quotas on".to_owned(),
         },
     })
-}
-
-/// Waits until the file is no longer attached, or somebody else evidently uses it.
-fn wait_detached(file: BorrowedFd<'_>, nodes: &Path) -> Result<Closed, LoopError> {
-    let begin = Instant::now();
-    loop {
-        if LoopDevice::find(file, nodes)?.is_none() {
-            return Ok(Closed::Released);
-        }
-        if begin.elapsed() > DETACH_WAIT {
-            return Ok(Closed::StillUsed);
-        }
-        std::thread::sleep(DETACH_POLL);
-    }
-}
-
-/// Whether anybody holds the device. A device that cannot be opened for another reason is not held.
-fn device_state(path: &Path) -> Closed {
-    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::BUSY) => Closed::StillUsed,
-        _ => Closed::Released,
-    }
 }

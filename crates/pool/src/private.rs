@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use kernel::btrfs::{self, QgroupId, SUBVOLUME_ROOT_INODE, SubvolumeId};
+use kernel::btrfs::{self, QgroupId, SUBVOLUME_ROOT_INODE};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use ve::VeId;
@@ -214,209 +214,6 @@ impl Pool {
         }
     }
 
-    /// Removes the private area of a VE with everything in it, nested subvolumes included, and its quota
-    /// group. Its name is gone at once; the space comes back in the background. Removing what is not
-    /// there is no error. A VE that still runs on it keeps its files until it ends.
-    ///
-    /// # Errors
-    /// [`PrivateError::Io`]; the same call, or a sweep, goes on where this one stopped.
-    pub fn private_remove(&self, id: VeId) -> Result<(), PrivateError> {
-        let areas = self.areas(id)?;
-        let failed = |action| self.failed(id, action);
-        self.finish_removal(areas.as_fd(), id)?;
-        let dead = format!("{DEAD}{id}");
-        for name in [id.to_string(), format!("{NEW}{id}")] {
-            match rustix::fs::renameat(&areas, &name, &areas, &dead) {
-                Ok(()) => self.finish_removal(areas.as_fd(), id)?,
-                Err(Errno::NOENT) => (),
-                Err(error) => return Err(failed("begin to remove the private area")(error.into())),
-            }
-        }
-        self.release_group(id, &[])
-            .map_err(failed("remove the quota group"))
-    }
-
-    /// Goes on with a removal that was begun. The name `.dead-ID` is the record that it was: it stays
-    /// until the group is gone, so that no group is forgotten.
-    pub(crate) fn finish_removal(
-        &self,
-        areas: BorrowedFd<'_>,
-        id: VeId,
-    ) -> Result<(), PrivateError> {
-        let failed = |action| self.failed(id, action);
-        let dead = format!("{DEAD}{id}");
-        if !layout::exists(areas, &dead).map_err(failed("examine the removed area"))? {
-            return Ok(());
-        }
-        let area = layout::open_directory(areas, &dead).map_err(failed("open the removed area"))?;
-        if !is_subvolume(area.as_fd()).map_err(failed("examine the removed area"))? {
-            return Err(PrivateError::NotAnArea {
-                id,
-                pool: self.mount_point.clone(),
-            });
-        }
-        let family = btrfs::subvolume_id(area.as_fd())
-            .and_then(|top| nested::family(area.as_fd(), top))
-            .map_err(failed("list the nested subvolumes"))?;
-        drop(area);
-        // The id may have been given again meanwhile: then the group is the new VE's.
-        let reused =
-            layout::exists(areas, &id.to_string()).map_err(failed("examine the private area"))?;
-        if reused {
-            self.unassign(id, |member| family.contains(&member))
-        } else {
-            self.release_group(id, &family)
-        }
-        .map_err(failed("remove the quota group"))?;
-        nested::destroy(areas, &dead).map_err(failed("remove the private area"))?;
-        if *self.quota() == Quota::Simple {
-            self.drop_empty_groups(&family);
-        }
-        Ok(())
-    }
-
-    /// Destroys the group `1/ID` when nothing but `dying` subvolumes and destroyed ones are its members.
-    pub(crate) fn release_group(&self, id: VeId, dying: &[SubvolumeId]) -> io::Result<()> {
-        if *self.quota() != Quota::Simple {
-            return Ok(());
-        }
-        self.unassign(id, |member| {
-            dying.contains(&member)
-                || btrfs::subvolume_exists(self.root(), member).is_ok_and(|exists| !exists)
-        })?;
-        match btrfs::qgroup_destroy(self.root(), group(id)) {
-            // Gone already; or snapshots of the VE still count in it, and whoever removes the last
-            // of them sweeps.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy
-                ) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    fn unassign(&self, id: VeId, leaves: impl Fn(SubvolumeId) -> bool) -> io::Result<()> {
-        if *self.quota() != Quota::Simple {
-            return Ok(());
-        }
-        for member in btrfs::qgroup_members(self.root(), group(id))? {
-            if SubvolumeId::of_qgroup(member).is_some_and(&leaves) {
-                match btrfs::qgroup_unassign(self.root(), member, group(id)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => (),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Tries to destroy the groups `0/N` of destroyed subvolumes. They are busy until the kernel has
-    /// emptied the subvolume, and newer kernels destroy them themselves; a sweep gets the rest.
-    fn drop_empty_groups(&self, subvolumes: &[SubvolumeId]) {
-        for subvolume in subvolumes {
-            let _ = btrfs::qgroup_destroy(self.root(), QgroupId::of_subvolume(*subvolume));
-        }
-    }
-
-    /// Limits what a VE's private area and its snapshots may take, at once, or lifts the limit.
-    ///
-    /// # Errors
-    /// [`PrivateError::LimitBelowUse`] (and nothing changes), [`PrivateError::LimitTooSmall`],
-    /// [`PrivateError::NoQuota`], [`PrivateError::NotFound`].
-    pub fn private_limit_set(
-        &self,
-        id: VeId,
-        limit_bytes: Option<u64>,
-    ) -> Result<(), PrivateError> {
-        self.require_quota(id)?;
-        if let Some(limit_bytes) = limit_bytes {
-            if limit_bytes < PRIVATE_LIMIT_BYTES_MIN {
-                return Err(PrivateError::LimitTooSmall { id, limit_bytes });
-            }
-            let used_bytes = self.private_usage(id)?;
-            if used_bytes > limit_bytes {
-                return Err(PrivateError::LimitBelowUse {
-                    id,
-                    limit_bytes,
-                    used_bytes,
-                });
-            }
-        }
-        btrfs::qgroup_limit_set(self.root(), group(id), limit_bytes).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::NotFound => self.not_found(id),
-                _ => self.failed(id, "limit the private area")(error),
-            }
-        })
-    }
-
-    /// The limit of a private area in bytes, if it has one.
-    ///
-    /// # Errors
-    /// [`PrivateError::Io`].
-    pub fn private_limit(&self, id: VeId) -> Result<Option<u64>, PrivateError> {
-        btrfs::qgroup_limit(self.root(), group(id))
-            .map_err(self.failed(id, "read the limit of the private area"))
-    }
-
-    /// Bytes that a VE's private area and its snapshots take now, those still on the way to the disk included.
-    ///
-    /// # Errors
-    /// [`PrivateError::NotFound`], [`PrivateError::NoQuota`].
-    pub fn private_usage(&self, id: VeId) -> Result<u64, PrivateError> {
-        self.require_quota(id)?;
-        if let Some(bytes) = self.live_usage(id) {
-            return Ok(bytes);
-        }
-        let info = btrfs::qgroup_info(self.root(), group(id))
-            .map_err(self.failed(id, "read the use of the private area"))?;
-        info.map(|info| info.referenced_bytes)
-            .ok_or_else(|| self.not_found(id))
-    }
-
-    /// What the kernel has counted in memory: the quota tree is up to 30 s older. Nothing where
-    /// sysfs is not mounted or there is no such group.
-    fn live_usage(&self, id: VeId) -> Option<u64> {
-        let uuid = btrfs::file_system_info(self.root()).ok()?.uuid;
-        let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-        let part = |from, to| hex.get(from..to).unwrap_or_default();
-        let uuid = [
-            part(0, 8),
-            part(8, 12),
-            part(12, 16),
-            part(16, 20),
-            part(20, 32),
-        ]
-        .join("-");
-        let directory = format!("/sys/fs/btrfs/{uuid}/qgroups/{AREA_LEVEL}_{id}");
-        let read = |name| -> Option<u64> {
-            fs::read_to_string(format!("{directory}/{name}"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        };
-        Some(read("referenced")?.saturating_add(read("rsv_data")?))
-    }
-
-    /// Bytes that every VE's private area takes, as of the last commit (at most 30 s ago): one request for
-    /// all, to meter by.
-    ///
-    /// # Errors
-    /// Those of reading the quota tree.
-    pub fn private_usages(&self) -> io::Result<Vec<(VeId, u64)>> {
-        let groups = btrfs::qgroups(self.root(), AREA_LEVEL)?;
-        let of_ve = |(group, info): (QgroupId, btrfs::QgroupInfo)| {
-            let number = u32::try_from(group.number()).ok()?;
-            Some((VeId::new(number).ok()?, info.referenced_bytes))
-        };
-        Ok(groups.into_iter().filter_map(of_ve).collect())
-    }
-
     /// The VEs that have a complete private area, ascending.
     ///
     /// # Errors
@@ -472,7 +269,7 @@ impl Pool {
     }
 
     /// The directory of all areas.
-    fn areas(&self, id: VeId) -> Result<OwnedFd, PrivateError> {
+    pub(crate) fn areas(&self, id: VeId) -> Result<OwnedFd, PrivateError> {
         layout::open_directory(self.root(), PRIVATE)
             .map_err(self.failed(id, "find the private area"))
     }
@@ -510,7 +307,7 @@ impl Pool {
         }
     }
 
-    fn require_quota(&self, id: VeId) -> Result<(), PrivateError> {
+    pub(crate) fn require_quota(&self, id: VeId) -> Result<(), PrivateError> {
         match self.quota() {
             Quota::Simple => Ok(()),
             Quota::Unavailable { reason } => Err(PrivateError::NoQuota {
@@ -520,14 +317,18 @@ impl Pool {
         }
     }
 
-    fn not_found(&self, id: VeId) -> PrivateError {
+    pub(crate) fn not_found(&self, id: VeId) -> PrivateError {
         PrivateError::NotFound {
             id,
             pool: self.mount_point.clone(),
         }
     }
 
-    fn failed(&self, id: VeId, action: &'static str) -> impl Fn(io::Error) -> PrivateError {
+    pub(crate) fn failed(
+        &self,
+        id: VeId,
+        action: &'static str,
+    ) -> impl Fn(io::Error) -> PrivateError {
         move |source| match self.explain_full(&source, Some(id)) {
             Some(full) => PrivateError::Full(full),
             None => PrivateError::Io { id, action, source },
@@ -542,6 +343,6 @@ fn make_parts(area: BorrowedFd<'_>) -> io::Result<()> {
     layout::make_directory(area, WORK, WORK_MODE)
 }
 
-fn is_subvolume(directory: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn is_subvolume(directory: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(rustix::fs::fstat(directory)?.st_ino == SUBVOLUME_ROOT_INODE)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use kernel::loop_device::LoopDevice;
 use pool::{
-    Closed, CreateError, GrowError, OpenError, Options, Pool, Problem, Quota, Source, Warning,
+    Closed, CreateError, Full, GrowError, OpenError, Options, Pool, Problem, Quota, Source, Warning,
 };
 
 use crate::fixture::{Folder, GIB, MIB, close, id, is_mounted, upper};
@@ -50,6 +50,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         freed_space_goes_back_to_the_disk,
     ),
     ("compression_is_a_choice", compression_is_a_choice),
+    (
+        "a_full_disk_is_told_and_survived",
+        a_full_disk_is_told_and_survived,
+    ),
 ];
 
 fn a_new_pool_is_found_again() {
@@ -402,4 +406,73 @@ fn compression_is_a_choice() {
     let grown = pool.usage().unwrap().used_bytes - before;
     assert!(grown < 8 * MIB, "{grown}");
     close(&folder, pool);
+}
+
+/// The disk under a sparse file fills up: the worst that a pool can meet, as its file system was
+/// promised more than there is.
+fn a_full_disk_is_told_and_survived() {
+    let folder = Folder::new();
+    let device = disk(&folder, "disk", 600 * MIB);
+    assert!(
+        Command::new("mkfs.ext4")
+            .arg("-q")
+            .arg(device.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+    let host = folder.path("host");
+    fs::create_dir(&host).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(device.path(), &host, "ext4", flags, None).unwrap();
+    let source = Source::LoopFile {
+        path: host.join("pool.img"),
+        size_bytes: 2 * GIB,
+    };
+    let (mount_point, options) = (folder.mount_point(), Options::default());
+    let pool = Pool::create(&source, &mount_point, &options).unwrap();
+    assert!(
+        matches!(pool.warnings(), [Warning::DiskSmaller { .. }]),
+        "{:?}",
+        pool.warnings()
+    );
+    assert!(pool.usage().unwrap().free_bytes < 600 * MIB);
+    pool.private_create(id(100), None).unwrap();
+    fs::write(upper(&pool, id(100)).join("kept"), "content").unwrap();
+    pool.sync().unwrap();
+
+    // Something else takes the disk, and then the VE writes.
+    let taken = fs::File::create(host.join("taken")).unwrap();
+    let fallocate =
+        |bytes| rustix::fs::fallocate(&taken, rustix::fs::FallocateFlags::empty(), 0, bytes);
+    let free = pool.usage().unwrap().backing.unwrap().disk_free_bytes;
+    fallocate(free - 32 * MIB).unwrap();
+    let problems = pool.health().unwrap().problems;
+    assert!(
+        matches!(problems.as_slice(), [Problem::DiskLow { .. }]),
+        "{problems:?}"
+    );
+    // The page cache takes it; only writing out shows that there is no room.
+    let written = fs::write(upper(&pool, id(100)).join("file"), vec![1; 64 << 20]);
+    let error = written.and_then(|()| pool.sync()).unwrap_err();
+    let full = pool.explain_full(&error, Some(id(100))).unwrap();
+    assert!(matches!(full, Full::Disk { .. }), "{full}");
+    let problems = pool.health().unwrap().problems;
+    assert!(
+        problems.contains(&Problem::ReadOnly { disk_full: true }),
+        "{problems:?}"
+    );
+
+    // Room is made: after opening again, all that was there before is.
+    drop(taken);
+    fs::remove_file(host.join("taken")).unwrap();
+    pool.close().unwrap();
+    let pool = Pool::open(&source, &mount_point, &options).unwrap();
+    let upper = upper(&pool, id(100));
+    assert_eq!(fs::read_to_string(upper.join("kept")).unwrap(), "content");
+    fs::write(upper.join("file"), vec![1; 64 << 20]).unwrap();
+    pool.sync().unwrap();
+    assert!(!pool.health().unwrap().read_only);
+    assert_eq!(pool.close().unwrap(), Closed::Released);
+    rustix::mount::unmount(&host, rustix::mount::UnmountFlags::empty()).unwrap();
 }
