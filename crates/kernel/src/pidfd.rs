@@ -54,6 +54,30 @@ fn namespace(pidfd: impl AsFd, request: libc::Ioctl) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Sends a signal by its number. Real-time signals, which systemd takes its orders by, have no
+/// place in the type that libraries have for signals.
+///
+/// # Errors
+/// `ESRCH` when the process has ended, `EINVAL` for what is no signal.
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: the call takes numbers and a null pointer (the kernel then fills the signal's
+    // details itself) and touches no memory of ours.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// How a process ended that is somebody else's child, as waitpid(2) encodes it; nothing while it
 /// lives or was not reaped.
 ///

@@ -73,6 +73,7 @@ pub struct Client {
     shared: Arc<Shared>,
     launcher_pid: u32,
     ves: Vec<VeStatus>,
+    held: Option<OwnedFd>,
 }
 
 /// What happens to VEs, in order.
@@ -86,7 +87,8 @@ pub struct Task {
     number: u64,
     pid: u32,
     master: Option<OwnedFd>,
-    end: Receiver<TaskEnd>,
+    /// Behind a lock so that one thread can wait while another sends signals.
+    end: Mutex<Receiver<TaskEnd>>,
 }
 
 /// How a task ended.
@@ -147,18 +149,25 @@ impl Client {
             shared,
             launcher_pid: 0,
             ves: Vec::new(),
+            held: None,
         };
-        match client.call(Call::Hello { version: VERSION }, &[]) {
-            Ok(Answer::Hello {
-                version: VERSION,
-                pid,
-                ves,
-            }) => {
+        match client.exchange_new(Call::Hello { version: VERSION }, &[]) {
+            Ok((
+                Answer::Hello {
+                    version: VERSION,
+                    pid,
+                    ves,
+                },
+                held,
+            )) => {
+                client.held = held.into_iter().next();
                 client.launcher_pid = pid;
                 client.ves = ves;
                 Ok((client, Events(events)))
             }
-            Ok(Answer::Hello { version, .. }) => Err(ConnectError::Version { theirs: version }),
+            Ok((Answer::Hello { version, .. }, _)) => {
+                Err(ConnectError::Version { theirs: version })
+            }
             Ok(_) => Err(ConnectError::Hello(CallError::Protocol)),
             Err(error) => Err(ConnectError::Hello(error)),
         }
@@ -229,20 +238,35 @@ impl Client {
 
     /// Lets the launcher watch a VE that an earlier launcher started.
     ///
-    /// Its console stays hung up. Its exit is known where the kernel keeps it (6.15 and later),
-    /// else told as [`ve::Exit::Unknown`].
+    /// Its console stays hung up, and commands in it get the strict filter, also in a VE that may
+    /// nest. Its exit is known where the kernel keeps it (6.15 and later), else told as [`ve::Exit::Unknown`].
     ///
     /// # Errors
     /// `NotFound` when no process with this number and start time exists: it ended.
     pub fn adopt(&self, id: VeId, init: Launched) -> Result<(), CallError> {
+        let Launched { pid, start_time } = init;
         self.done(
             Call::Adopt {
                 id,
-                pid: init.pid,
-                start_time: init.start_time,
+                pid,
+                start_time,
             },
             &[],
         )
+    }
+
+    /// Gives the launcher a descriptor to keep for the next daemon (a lock that must outlive this
+    /// one); it replaces an earlier one.
+    ///
+    /// # Errors
+    /// [`CallError::Gone`] when the launcher died.
+    pub fn hold(&self, descriptor: BorrowedFd<'_>) -> Result<(), CallError> {
+        self.done(Call::Hold, &[descriptor])
+    }
+
+    /// Takes what an earlier daemon gave to [`Client::hold`], as it was at this connection.
+    pub fn take_held(&mut self) -> Option<OwnedFd> {
+        self.held.take()
     }
 
     /// Says that the end of this init was written down, so that it is not told again.
@@ -382,7 +406,7 @@ impl Client {
                 number,
                 pid,
                 master: given.into_iter().next(),
-                end,
+                end: Mutex::new(end),
             }),
             outcome => {
                 self.shared.lock().tasks.remove(&number);
@@ -399,8 +423,16 @@ impl Client {
     }
 
     fn call(&self, call: Call, descriptors: &[BorrowedFd<'_>]) -> Result<Answer, CallError> {
+        Ok(self.exchange_new(call, descriptors)?.0)
+    }
+
+    fn exchange_new(
+        &self,
+        call: Call,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Answer, Vec<OwnedFd>), CallError> {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        Ok(self.exchange(number, call, descriptors)?.0)
+        self.exchange(number, call, descriptors)
     }
 
     fn exchange(
@@ -441,6 +473,10 @@ impl Task {
         self.pid
     }
 
+    fn end(&self) -> MutexGuard<'_, Receiver<TaskEnd>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the master of the command's terminal, if it has one.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.master.take()
@@ -464,7 +500,7 @@ impl Task {
     /// # Errors
     /// [`CallError::Gone`] when the launcher died first.
     pub fn wait(&self) -> Result<TaskEnd, CallError> {
-        self.end.recv().map_err(|_| CallError::Gone)
+        self.end().recv().map_err(|_| CallError::Gone)
     }
 
     /// Waits at most `timeout`; nothing when the task still runs.
@@ -472,7 +508,7 @@ impl Task {
     /// # Errors
     /// [`CallError::Gone`] when the launcher died first.
     pub fn wait_within(&self, timeout: Duration) -> Result<Option<TaskEnd>, CallError> {
-        match self.end.recv_timeout(timeout) {
+        match self.end().recv_timeout(timeout) {
             Ok(end) => Ok(Some(end)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(CallError::Gone),
@@ -527,7 +563,7 @@ impl Shared {
     }
 }
 
-fn open_socket(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,

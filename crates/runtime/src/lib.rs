@@ -23,10 +23,13 @@
 //! - An init's end is told until it was acknowledged, also to a daemon that was away.
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
 pub mod client;
 pub mod launcher;
+pub mod masks;
 mod packet;
 pub mod protocol;
+pub mod seccomp;
 pub mod spec;
 mod wire;
 

@@ -87,6 +87,8 @@ pub(crate) enum Call {
         work: FileWork,
         cgroup: CgroupShape,
     },
+    /// Descriptor: something that the daemon wants back after a restart (a lock), or nothing.
+    Hold,
     /// Ends the launcher, if it holds no VE.
     Shutdown,
 }
@@ -120,7 +122,8 @@ pub(crate) enum Message {
 /// A reply's content.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The launcher's own process number and every VE that it holds.
+    /// The launcher's own process number and every VE that it holds; the message's descriptor is
+    /// what a daemon gave by [`Call::Hold`].
     Hello {
         version: u32,
         pid: u32,

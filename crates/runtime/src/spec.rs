@@ -33,6 +33,9 @@ pub struct LaunchSpec {
     /// Whether the VE may make namespaces of its own (containers inside). Such a VE cannot be
     /// checkpointed, since CRIU refuses nested user, PID, UTS and time namespaces.
     pub nesting: bool,
+    /// Whether 32-bit programs run in it. Off, they are refused: they open a second, little used
+    /// set of system calls to a hostile VE.
+    pub compat_32bit: bool,
     /// Limit of open files for processes of the VE: soft, hard. The hard limit is lowered to what
     /// the launcher itself may give.
     pub open_files: (u64, u64),
@@ -59,6 +62,7 @@ impl LaunchSpec {
             network: None,
             console,
             nesting: false,
+            compat_32bit: false,
             open_files: (1_024, 524_288),
             run_bytes_max: 64 << 20,
             shm_bytes_max: 1 << 30,
@@ -122,10 +126,10 @@ pub struct Facts {
 /// The VE's link: a veth pair whose inner end is `eth0`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NetworkSpec {
-    /// Name of the node's end.
-    pub host_interface: String,
     /// Addresses of the VE, each with a host route.
     pub addresses: Vec<IpAddr>,
+    /// Largest packet in bytes; the kernel's default when absent.
+    pub mtu: Option<u32>,
 }
 
 /// A bounded log of what the VE wrote to its console.

@@ -1,0 +1,149 @@
+//! A VE's `/dev`: a file system of its own with its own device nodes, made by the node.
+//!
+//! It is made in the node's user namespace, since only there device nodes may be made, and its
+//! files belong to the VE's root from birth. The node's own `/dev/null` is never bound into a VE:
+//! a chown there would change the node's. Which devices answer is decided by the VE's control
+//! group. To a checkpoint all of it is one external mount.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
+use rustix::pty::OpenptFlags;
+use ve::UidBase;
+
+use super::identity::as_ve_root;
+use super::step::Step;
+use crate::protocol::Failure;
+
+/// Device nodes of every VE: name, major, minor, from the kernel's `devices.txt`. All may be
+/// opened by everybody, as on any Linux.
+const NODES: &[(&str, u32, u32)] = &[
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("fuse", 10, 229),
+    ("net/tun", 10, 200),
+];
+
+/// Directories, with their modes; other file systems are mounted on the first three.
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("pts", 0o755),
+    ("shm", 0o1777),
+    ("mqueue", 0o755),
+    ("net", 0o755),
+];
+
+/// Symbolic links: name, target.
+const LINKS: &[(&str, &str)] = &[
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// Names of files beneath `/dev` are few; the limits only keep a VE from parking data there.
+const SIZE_OPTION: &str = "1M";
+const INODES_OPTION: &str = "1024";
+
+/// Group `tty` of every distribution that has one.
+const TTY_GROUP: u32 = 5;
+
+/// Builds `/dev`, detached.
+///
+/// # Errors
+/// Names the step that the node refused.
+pub(super) fn build(base: UidBase) -> Result<OwnedFd, Failure> {
+    let mount = mount_tmpfs(base).step("make a file system for /dev")?;
+    as_ve_root(base, || fill(mount.as_fd())).step("act as the VE's root")??;
+    Ok(mount)
+}
+
+fn mount_tmpfs(base: UidBase) -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let owner = base.get().to_string();
+    let options = [
+        ("source", "dev"),
+        ("mode", "755"),
+        ("size", SIZE_OPTION),
+        ("nr_inodes", INODES_OPTION),
+        ("uid", &owner),
+        ("gid", &owner),
+    ];
+    for (key, value) in options {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn fill(dev: BorrowedFd<'_>) -> Result<(), Failure> {
+    for (name, mode) in DIRECTORIES {
+        mkdirat(dev, *name, Mode::from_raw_mode(*mode)).step(format_args!("make /dev/{name}"))?;
+    }
+    for (name, major, minor) in NODES {
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(
+            dev,
+            *name,
+            FileType::CharacterDevice,
+            mode,
+            makedev(*major, *minor),
+        )
+        .step(format_args!("make /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(*target, dev, *name).step(format_args!("make /dev/{name}"))?;
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    openat(dev, "console", flags, Mode::from_raw_mode(0o600)).step("make /dev/console")?;
+    Ok(())
+}
+
+/// A VE's console.
+#[derive(Debug)]
+pub(super) struct Console {
+    /// The launcher's end.
+    pub(super) master: OwnedFd,
+    /// The VE's end. The launcher keeps it open, else every moment in which the VE has its console
+    /// closed would be a hang-up.
+    pub(super) slave: OwnedFd,
+    /// The VE's end as a detached mount, for `/dev/console`.
+    pub(super) mount: OwnedFd,
+}
+
+/// Opens a terminal of the node whose inner end belongs to the VE.
+///
+/// # Errors
+/// Names the step; `ENOSPC` when the node has no more terminals (`kernel.pty.max`).
+pub(super) fn open_console(base: UidBase) -> Result<Console, Failure> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags).step("open a terminal for the console")?;
+    rustix::pty::unlockpt(&master).step("unlock the console's terminal")?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).step("open the console")?;
+    let owner = (
+        Uid::from_raw(base.get()),
+        Gid::from_raw(base.get() + TTY_GROUP),
+    );
+    rustix::fs::fchown(&slave, Some(owner.0), Some(owner.1)).step("give the console to the VE")?;
+    rustix::fs::fchmod(&slave, Mode::from_raw_mode(0o620)).step("give the console to the VE")?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = open_tree(&slave, "", flags).step("take the console's terminal as a mount")?;
+    rustix::io::ioctl_fionbio(&master, true).step("open the console")?;
+    Ok(Console {
+        master,
+        slave,
+        mount,
+    })
+}

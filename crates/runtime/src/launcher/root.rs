@@ -1,0 +1,318 @@
+//! A VE's root file system, built detached: nothing of it ever shows in the launcher's mounts.
+//!
+//! ```text
+//! overlay (one per VE)
+//!   upper, work   PRIVATE/upper, PRIVATE/work   one idmapped clone of the private area
+//!   lower         erofs image of the template   idmapped clone of one shared mount per image
+//!   data          the object store              idmapped clone
+//! ```
+//!
+//! Every layer is shown through the VE's own user namespace, so files lie unshifted (owner 0) in
+//! the pool. The erofs mount of an image is made once and kept while a VE uses it: its inodes and
+//! pages are then in memory once for all VEs of a template.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+use ve::UidBase;
+
+use super::identity::as_ve_root;
+use super::step::{Step, failure};
+use crate::protocol::{Failure, FailureKind};
+use crate::spec::{Lower, RootSpec};
+
+/// How often and how long a root is awaited that another mount still holds: the kernel frees an
+/// overlay a moment after its last process is gone.
+const BUSY_ATTEMPTS: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(3);
+
+/// Options that make file handles, inode numbers and renames of the overlay those of one file
+/// system; inotify can be checkpointed with them.
+const OPTIONS: &[(&str, &str)] = &[
+    ("index", "on"),
+    ("nfs_export", "on"),
+    ("xino", "on"),
+    ("redirect_dir", "on"),
+];
+
+/// Kernels before 6.16 want `metacopy` for data-only layers, which excludes `nfs_export`.
+const OPTIONS_BEFORE_6_16: &[(&str, &str)] = &[
+    ("metacopy", "on"),
+    ("index", "on"),
+    ("xino", "on"),
+    ("redirect_dir", "on"),
+];
+
+/// A root that was built, and what must live as long as it.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// The detached mount.
+    pub(super) mount: OwnedFd,
+    /// Keeps the shared image in memory for the next VE.
+    pub(super) image: Option<Rc<OwnedFd>>,
+}
+
+/// Builds roots; remembers what this kernel can do and which images are mounted.
+#[derive(Debug, Default)]
+pub(super) struct RootBuilder {
+    options: Option<&'static [(&'static str, &'static str)]>,
+    images: HashMap<ImageKey, Weak<OwnedFd>>,
+}
+
+/// An image file for good: a file that replaced it is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ImageKey {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl RootBuilder {
+    /// Builds the root of a VE with the user namespace `users`, which must have its maps.
+    ///
+    /// # Errors
+    /// `Busy` when another mount holds the private area; else names the layer that is in the way.
+    pub(super) fn build(
+        &mut self,
+        spec: &RootSpec,
+        users: BorrowedFd<'_>,
+        base: UidBase,
+    ) -> Result<Root, Failure> {
+        let private = layer(&spec.private, users)?;
+        let upper = inside(&private, &spec.private, "upper")?;
+        let work = inside(&private, &spec.private, "work")?;
+        let mut layers = Layers {
+            lower: None,
+            data: None,
+            upper,
+            work,
+        };
+        let mut kept = None;
+        match &spec.lower {
+            Lower::Directory(path) => layers.lower = Some(layer(path, users)?),
+            Lower::Composefs { image, objects } => {
+                let (shown, shared) = self.image(image, users)?;
+                layers.lower = Some(shown);
+                layers.data = Some(layer(objects, users)?);
+                kept = shared;
+            }
+        }
+        let mount = self.overlay(&layers, base, &spec.private)?;
+        Ok(Root { mount, image: kept })
+    }
+
+    fn overlay(
+        &mut self,
+        layers: &Layers,
+        base: UidBase,
+        private: &Path,
+    ) -> Result<OwnedFd, Failure> {
+        for _ in 0..BUSY_ATTEMPTS {
+            let outcome = match self.options {
+                Some(options) => mount_overlay(layers, base, options),
+                None => match mount_overlay(layers, base, OPTIONS) {
+                    Err((Errno::INVAL, _)) => {
+                        let older = mount_overlay(layers, base, OPTIONS_BEFORE_6_16);
+                        self.options = older.is_ok().then_some(OPTIONS_BEFORE_6_16);
+                        older
+                    }
+                    outcome => {
+                        self.options = outcome.is_ok().then_some(OPTIONS);
+                        outcome
+                    }
+                },
+            };
+            match outcome {
+                Ok(mount) => return Ok(mount),
+                Err((Errno::BUSY, _)) => std::thread::sleep(BUSY_PAUSE),
+                Err((errno, words)) => {
+                    return Err(failure(
+                        FailureKind::Node,
+                        format!(
+                            "cannot stack the root over {}: {errno} {words}",
+                            private.display()
+                        ),
+                    ));
+                }
+            }
+        }
+        Err(failure(
+            FailureKind::Busy,
+            format!(
+                "the files at {} are still in use by another mount: end what uses them and try \
+                 again",
+                private.display()
+            ),
+        ))
+    }
+
+    /// Shows an image through a user namespace; mounts it if no VE uses it yet.
+    fn image(
+        &mut self,
+        path: &PathBuf,
+        users: BorrowedFd<'_>,
+    ) -> Result<(OwnedFd, Option<Rc<OwnedFd>>), Failure> {
+        let metadata = std::fs::metadata(path)
+            .step(format_args!("find the template's image {}", path.display()))?;
+        let key = ImageKey {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        self.images.retain(|_, mount| mount.strong_count() > 0);
+        let held = self.images.get(&key).and_then(Weak::upgrade);
+        let (mount, new) = match held {
+            Some(mount) => (mount, false),
+            None => (Rc::new(mount_image(path)?), true),
+        };
+        if let Ok(shown) = clone_of(&mount) {
+            map(&shown, users, path)?;
+            self.images.insert(key, Rc::downgrade(&mount));
+            return Ok((shown, Some(mount)));
+        }
+        // Kernels before 6.15 clone attached mounts only: this VE has the image for itself.
+        let own = if new { Rc::into_inner(mount) } else { None };
+        let own = match own {
+            Some(own) => own,
+            None => mount_image(path)?,
+        };
+        map(&own, users, path)?;
+        Ok((own, None))
+    }
+}
+
+#[derive(Debug)]
+struct Layers {
+    lower: Option<OwnedFd>,
+    data: Option<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+/// A directory of the node as a layer: a detached clone, shown through the VE's user namespace.
+fn layer(path: &Path, users: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone =
+        open_tree(CWD, path, flags).step(format_args!("take {} as a layer", path.display()))?;
+    map(&clone, users, path)?;
+    Ok(clone)
+}
+
+fn map(mount: &OwnedFd, users: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
+    kernel::mount::map_ids(mount, users).step(format_args!(
+        "map the owners of {} for the VE",
+        path.display()
+    ))
+}
+
+fn clone_of(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(mount, "", flags)
+}
+
+fn inside(private: &OwnedFd, path: &Path, name: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(private, name, flags, Mode::empty())
+        .step(format_args!("open {}", path.join(name).display()))
+}
+
+fn mount_image(path: &Path) -> Result<OwnedFd, Failure> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).step("use erofs")?;
+    let made = fsconfig_set_string(&context, "source", path)
+        .and_then(|()| fsconfig_set_flag(&context, "ro"))
+        .and_then(|()| fsconfig_create(&context))
+        .and_then(|()| {
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        });
+    made.map_err(|errno| {
+        let words = kernel_words(&context);
+        let path = path.display();
+        failure(
+            FailureKind::Node,
+            format!("cannot mount the image {path}: {errno} {words}"),
+        )
+    })
+}
+
+/// Mounts the overlay; on failure also what the kernel said about it.
+fn mount_overlay(
+    layers: &Layers,
+    base: UidBase,
+    options: &[(&str, &str)],
+) -> Result<OwnedFd, (Errno, String)> {
+    let context =
+        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| (errno, String::new()))?;
+    let outcome = configure_overlay(&context, layers, base, options);
+    outcome.map_err(|errno| {
+        let words = kernel_words(&context);
+        // "upperdir is in-use" is EBUSY for a strict `index`.
+        (errno, words)
+    })
+}
+
+fn configure_overlay(
+    context: &OwnedFd,
+    layers: &Layers,
+    base: UidBase,
+    options: &[(&str, &str)],
+) -> Result<OwnedFd, Errno> {
+    fsconfig_set_string(context, "source", "vessel")?;
+    for (key, descriptor) in [("lowerdir+", &layers.lower), ("datadir+", &layers.data)] {
+        if let Some(descriptor) = descriptor {
+            set_layer(context, key, descriptor.as_fd())?;
+        }
+    }
+    set_layer(context, "upperdir", layers.upper.as_fd())?;
+    set_layer(context, "workdir", layers.work.as_fd())?;
+    for (key, value) in options {
+        fsconfig_set_string(context, *key, *value)?;
+    }
+    as_ve_root(base, || fsconfig_create(context))??;
+    // A template may hold device nodes; the device rules of the VE's control group are the wall,
+    // this is a hint to tools.
+    fsmount(
+        context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NODEV,
+    )
+}
+
+/// Names a layer by descriptor, or before kernel 6.13 by the path that leads to it.
+fn set_layer(context: &OwnedFd, key: &str, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    match fsconfig_set_fd(context, key, descriptor) {
+        Err(Errno::INVAL) => {
+            let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+            fsconfig_set_string(context, key, path.as_str())
+        }
+        outcome => outcome,
+    }
+}
+
+/// What the kernel wrote about a mount that it refused (each line begins with its level).
+pub(super) fn kernel_words(context: &OwnedFd) -> String {
+    let mut words = Vec::new();
+    let mut line = [0; 512];
+    // A handful of lines at most: the kernel's buffer holds eight.
+    for _ in 0..8 {
+        match rustix::io::read(context, &mut line) {
+            Ok(length) if length > 0 => {
+                words.push(String::from_utf8_lossy(&line[..length]).trim().to_owned());
+            }
+            _ => break,
+        }
+    }
+    words.join("; ")
+}

@@ -1,0 +1,171 @@
+//! What is laid over a VE at its start, as data with reasons: paths of `/proc` and `/sys` that are
+//! hidden, and files in the VE's `/run` that fit an unmodified distribution into a VE.
+//!
+//! The user namespace is the wall in front of `/proc` and `/sys`: what belongs to the node there is
+//! owned by the node's root, whom a VE does not have. The VE's root may take these covers away;
+//! they keep programs from what would only confuse them, and hide what ordinary users may read.
+//! `/proc/sys` is left open on purpose: the kernel lets a VE write exactly what its own namespaces
+//! hold (`net`, host name, IPC limits), and refuses the rest.
+//!
+//! Files in `/run` are in memory and of this start only, so the VE's own image stays untouched and
+//! a newer launcher brings newer ones.
+
+use crate::spec::InitKind;
+
+/// A path that is hidden.
+#[derive(Clone, Copy, Debug)]
+pub struct Masked {
+    /// The path.
+    pub path: &'static str,
+    /// Why.
+    pub reason: &'static str,
+}
+
+const fn masked(path: &'static str, reason: &'static str) -> Masked {
+    Masked { path, reason }
+}
+
+/// Hidden paths. Those that a kernel lacks are passed over.
+#[rustfmt::skip]
+pub const MASKED: &[Masked] = &[
+    masked("/proc/acpi", "the node's hardware"),
+    masked("/proc/asound", "the node's hardware"),
+    masked("/proc/bus", "the node's hardware"),
+    masked("/proc/fs", "statistics of the node's file systems"),
+    masked("/proc/irq", "the node's hardware"),
+    masked("/proc/kcore", "the node's memory"),
+    masked("/proc/keys", "keyrings are not for VEs"),
+    masked("/proc/key-users", "numbers of keys of every VE's users"),
+    masked("/proc/latency_stats", "measures the node"),
+    masked("/proc/sched_debug", "processes of the node and other VEs"),
+    masked("/proc/scsi", "the node's hardware"),
+    masked("/proc/sysrq-trigger", "reboots the node"),
+    masked("/proc/timer_list", "processes of the node and other VEs"),
+    masked("/sys/firmware", "the node's hardware, and its boot variables"),
+    masked("/sys/fs/btrfs", "the node's pool"),
+    masked("/sys/fs/ext4", "the node's disks"),
+    masked("/sys/devices/virtual/powercap", "power figures reveal what others compute (CVE-2020-8694)"),
+];
+
+/// Units that have no work in a VE, or fail there and make it `degraded`.
+#[rustfmt::skip]
+const UNITS: &[&str] = &[
+    // Mounts of kernel file systems that belong to the node.
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
+    "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount",
+    "proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", "systemd-binfmt.service",
+    // Modules, firmware, devices: the node's.
+    "systemd-modules-load.service", "kmod-static-nodes.service", "systemd-pstore.service",
+    "systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-setup-dev-early.service",
+    "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-hwdb-update.service",
+    // Disks and the root file system: the node's.
+    "systemd-remount-fs.service", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+    "fstrim.service", "systemd-fsck-root.service", "systemd-growfs-root.service",
+    // Randomness, boot measurements, first-boot questions: done by the node.
+    "systemd-random-seed.service", "systemd-boot-random-seed.service",
+    "systemd-pcrphase.service", "systemd-pcrphase-sysinit.service", "systemd-pcrmachine.service",
+    "systemd-firstboot.service", "systemd-machine-id-commit.service",
+    // The network is configured before init runs; waiting for it would wait in vain.
+    "systemd-networkd-wait-online.service", "NetworkManager-wait-online.service",
+    "ifupdown-wait-online.service",
+];
+
+/// A file to be laid into `/run`: its path beneath it, and its content.
+pub(crate) type RunFile = (&'static str, &'static str);
+
+/// Files for every VE: the network is configured already, whoever would manage it leaves `eth0`.
+const FILES: &[RunFile] = &[
+    ("host/container-manager", "vessel\n"),
+    ("network/ifstate", "lo=lo\neth0=eth0\n"),
+    (
+        "NetworkManager/conf.d/00-vessel.conf",
+        "[keyfile]\nunmanaged-devices=interface-name:eth0;interface-name:lo\n",
+    ),
+];
+
+/// Files for systemd.
+const SYSTEMD_FILES: &[RunFile] = &[
+    (
+        "systemd/network/00-vessel.network",
+        "[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n",
+    ),
+    // journald reserves 8 MiB of memory for its first file otherwise.
+    (
+        "systemd/journald.conf.d/00-vessel.conf",
+        "[Journal]\nRuntimeMaxFileSize=512K\n",
+    ),
+    // Watches of memory pressure do not survive a checkpoint: process 1 would spin for ever. A
+    // memory group for each service costs the node memory squared in the number of VEs.
+    (
+        "systemd/system.conf.d/00-vessel.conf",
+        "[Manager]\nDefaultMemoryPressureWatch=off\nDefaultCPUPressureWatch=off\n\
+         DefaultIOPressureWatch=off\nDefaultMemoryAccounting=no\nDefaultIOAccounting=no\n\
+         DefaultCPUAccounting=no\n",
+    ),
+];
+
+/// The filter refuses user namespaces, and for this one setting systemd does not do without.
+const SYSTEMD_FILES_UNLESS_NESTING: &[RunFile] = &[(
+    "systemd/system/service.d/00-vessel.conf",
+    "[Service]\nPrivateUsers=no\n",
+)];
+
+/// Makes the SSH host keys at the first start, before a server looks for them.
+const SSH_KEYS: &[RunFile] = &[
+    (
+        "systemd/system/vessel-ssh-keys.service",
+        "[Unit]\nDescription=Make the SSH host keys of this VE\nDefaultDependencies=no\n\
+         After=local-fs.target\nBefore=ssh.service sshd.service ssh.socket sshd.socket\n\n\
+         [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/ssh-keygen -A\n",
+    ),
+    (
+        "systemd/system/ssh.service.d/00-vessel-keys.conf",
+        "[Unit]\nWants=vessel-ssh-keys.service\nAfter=vessel-ssh-keys.service\n",
+    ),
+    (
+        "systemd/system/sshd.service.d/00-vessel-keys.conf",
+        "[Unit]\nWants=vessel-ssh-keys.service\nAfter=vessel-ssh-keys.service\n",
+    ),
+];
+
+/// Units to mask, as names in `/run/systemd/system`.
+pub(crate) fn masked_units(kind: InitKind) -> &'static [&'static str] {
+    match kind {
+        InitKind::Systemd => UNITS,
+        InitKind::Other => &[],
+    }
+}
+
+/// Files to lay into `/run`.
+pub(crate) fn run_files(
+    kind: InitKind,
+    nesting: bool,
+    ssh_keys: bool,
+) -> impl Iterator<Item = &'static RunFile> {
+    let systemd = kind == InitKind::Systemd;
+    let chosen = |wanted: bool, files: &'static [RunFile]| if wanted { files } else { &[] };
+    FILES
+        .iter()
+        .chain(chosen(systemd, SYSTEMD_FILES))
+        .chain(chosen(systemd && !nesting, SYSTEMD_FILES_UNLESS_NESTING))
+        .chain(chosen(systemd && ssh_keys, SSH_KEYS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_stays_where_it_is_meant() {
+        for masked in MASKED {
+            assert!(masked.path.starts_with("/proc/") || masked.path.starts_with("/sys/"));
+            assert!(!masked.path.contains(".."));
+            assert!(masked.reason.len() > 5);
+        }
+        for (path, content) in run_files(InitKind::Systemd, false, true) {
+            assert!(!path.starts_with('/') && !path.contains(".."), "{path}");
+            assert!(content.ends_with('\n'), "{path}");
+        }
+        assert!(run_files(InitKind::Other, false, true).all(|(path, _)| !path.contains("systemd")));
+    }
+}
