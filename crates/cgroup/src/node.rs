@@ -15,7 +15,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) v1: Vec<Option<Directory>>,
     pub(crate) v2: Option<Directory>,
     pub(crate) devices: DeviceTable,
+    /// The block device whose I/O is counted, as the kernel writes it: `7:0`.
+    pub(crate) io_device: OnceLock<String>,
     name: PathBuf,
     lock: OwnedFd,
 }
@@ -85,6 +87,7 @@ impl NodeGroup {
             v1,
             v2,
             devices: DeviceTable::standard(),
+            io_device: OnceLock::new(),
             name,
             lock,
         };
@@ -104,6 +107,27 @@ impl NodeGroup {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.inner.layout
+    }
+
+    /// Counts in [`crate::Usage`] the I/O of one block device only: the pool's, by its numbers. Without
+    /// it, a pool on a loop file counts twice, at the loop device and at the disk below; and cgroup v1
+    /// counts nothing at all, since its kernel begins to count on a device at the first limit there (so
+    /// this sets one that limits nothing). The first device that is named stays.
+    ///
+    /// # Errors
+    /// When the kernel knows no such device.
+    pub fn count_io_of(&self, major: u32, minor: u32) -> Result<(), FileError> {
+        let device = self
+            .inner
+            .io_device
+            .get_or_init(|| format!("{major}:{minor}"));
+        if let Some((directory, Home::V1(_))) = self.inner.directory(Controller::Io) {
+            let file = Path::new("blkio.throttle.read_bps_device");
+            if directory.has(file) {
+                directory.write(file, &format!("{device} 0"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the group of a VE and gives it the VE's limits on devices and nested groups. One that

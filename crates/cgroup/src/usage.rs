@@ -39,10 +39,9 @@ pub struct Usage {
     pub out_of_memory_kills: u64,
     /// Processes and threads, as the limit counts them.
     pub processes: u64,
-    /// Read from block devices, summed over devices: with a pool on a loop file, twice (the loop
-    /// device's and the disk's).
+    /// Read from the block device of [`NodeGroup::count_io_of`], else from all.
     pub io_read_bytes: u64,
-    /// Written to block devices. cgroup v1 does not see what is written later from the page cache.
+    /// Written to it. cgroup v1 does not see what is written later from the page cache.
     pub io_write_bytes: u64,
     /// Read operations.
     pub io_read_operations: u64,
@@ -138,21 +137,22 @@ impl VeGroup {
         let Some((directory, home)) = self.inner.directory(Controller::Io) else {
             return Ok(());
         };
+        let device = self.inner.io_device.get().map(String::as_str);
         if home == Home::V2 {
             let stat = directory.read(&self.file("io.stat"))?;
-            usage.io_read_bytes = sum_v2(&stat, "rbytes=");
-            usage.io_write_bytes = sum_v2(&stat, "wbytes=");
-            usage.io_read_operations = sum_v2(&stat, "rios=");
-            usage.io_write_operations = sum_v2(&stat, "wios=");
+            usage.io_read_bytes = sum_v2(&stat, device, "rbytes=");
+            usage.io_write_bytes = sum_v2(&stat, device, "wbytes=");
+            usage.io_read_operations = sum_v2(&stat, device, "rios=");
+            usage.io_write_operations = sum_v2(&stat, device, "wios=");
             return Ok(());
         }
         let read = |name: &str| self.read_optional(directory, name);
         let bytes = read("blkio.throttle.io_service_bytes_recursive")?;
         let operations = read("blkio.throttle.io_serviced_recursive")?;
-        usage.io_read_bytes = sum_v1(&bytes, "Read");
-        usage.io_write_bytes = sum_v1(&bytes, "Write");
-        usage.io_read_operations = sum_v1(&operations, "Read");
-        usage.io_write_operations = sum_v1(&operations, "Write");
+        usage.io_read_bytes = sum_v1(&bytes, device, "Read");
+        usage.io_write_bytes = sum_v1(&bytes, device, "Write");
+        usage.io_read_operations = sum_v1(&operations, device, "Read");
+        usage.io_write_operations = sum_v1(&operations, device, "Write");
         Ok(())
     }
 
@@ -165,22 +165,27 @@ impl VeGroup {
     }
 }
 
-/// Sums `8:0 rbytes=1 wbytes=2 rios=3 wios=4 ...` over devices.
-fn sum_v2(stat: &str, key: &str) -> u64 {
-    let values = stat
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix(key));
-    values.filter_map(|value| value.parse::<u64>().ok()).sum()
+/// Lines of a device, or of all, without the device's numbers.
+fn of_device<'a>(stat: &'a str, device: Option<&str>) -> impl Iterator<Item = &'a str> {
+    stat.lines().filter_map(move |line| {
+        let (numbers, rest) = line.split_once(' ')?;
+        device
+            .is_none_or(|device| device == numbers)
+            .then_some(rest)
+    })
 }
 
-/// Sums `8:0 Read 1` over devices. The last line, `Total`, names no device.
-fn sum_v1(stat: &str, operation: &str) -> u64 {
-    let values = stat.lines().filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        (words.next()? == operation)
-            .then(|| words.next()?.parse::<u64>().ok())
-            .flatten()
-    });
+/// Sums `8:0 rbytes=1 wbytes=2 rios=3 wios=4 ...`.
+fn sum_v2(stat: &str, device: Option<&str>, key: &str) -> u64 {
+    let words = of_device(stat, device).flat_map(str::split_whitespace);
+    let values = words.filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    values.sum()
+}
+
+/// Sums `8:0 Read 1`. The last line, `Total 1`, is of no device.
+fn sum_v1(stat: &str, device: Option<&str>, operation: &str) -> u64 {
+    let lines = of_device(stat, device);
+    let values = lines.filter_map(|line| line.strip_prefix(operation)?.trim().parse::<u64>().ok());
     values.sum()
 }
 
@@ -189,10 +194,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_over_devices() {
+    fn sums_over_devices_or_takes_one() {
         let v2 = "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n7:1 rbytes=5 wbytes=1\n";
-        assert_eq!((sum_v2(v2, "rbytes="), sum_v2(v2, "wios=")), (15, 2));
+        assert_eq!(
+            (sum_v2(v2, None, "rbytes="), sum_v2(v2, None, "wios=")),
+            (15, 2)
+        );
+        assert_eq!(sum_v2(v2, Some("7:1"), "rbytes="), 5);
         let v1 = "8:0 Read 10\n8:0 Write 20\n7:1 Read 5\n7:1 Total 5\nTotal 35\n";
-        assert_eq!((sum_v1(v1, "Read"), sum_v1(v1, "Write")), (15, 20));
+        assert_eq!(
+            (sum_v1(v1, None, "Read"), sum_v1(v1, None, "Write")),
+            (15, 20)
+        );
+        assert_eq!(sum_v1(v1, Some("8:0"), "Read"), 10);
     }
 }

@@ -74,7 +74,7 @@ mod tests {
             let script = script.replace('\'', "'\\''");
             let (uid, unified) = (ve.uid_base().get(), unified.display());
             let text = format!(
-                "cd {unified} && setpriv --reuid {uid} --regid {uid} --clear-groups \
+                "cd {unified} && exec setpriv --reuid {uid} --regid {uid} --clear-groups \
                  --bounding-set -all --inh-caps -all sh -c '{script}'"
             );
             output(&group, &text)

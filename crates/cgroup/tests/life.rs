@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(node.group.list().unwrap(), [ve]);
 
         let process = start(&group, "sleep 100 & sleep 100");
-        assert!(group.processes().unwrap().len() >= 2);
+        wait_for("a second process", || group.processes().unwrap().len() >= 2);
         assert!(group.usage().unwrap().processes >= 2);
         if let Some(unified) = group.unified_path() {
             std::fs::create_dir_all(unified.join("system.slice/a.service/b")).unwrap();
@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(group.usage().unwrap().cpu_microseconds, before);
         group.thaw(5 * SECOND).unwrap();
         assert!(!group.is_frozen().unwrap());
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(group.usage().unwrap().cpu_microseconds > before);
+        let used = || group.usage().unwrap().cpu_microseconds;
+        wait_for("processor time after the thaw", || used() > before);
 
         group.freeze(5 * SECOND).unwrap();
         group.kill_all(5 * SECOND).unwrap();

@@ -5,7 +5,6 @@ mod common;
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use cgroup::{Controller, LimitKey, Limits, Refusal};
 
@@ -109,10 +108,9 @@ mod tests {
             &group,
             "a=$(head -c 50000000 /dev/zero | tr '\\0' x); sleep 100",
         );
-        let begin = Instant::now();
-        while group.memory_usage().unwrap() < 45_000_000 && begin.elapsed() < 20 * SECOND {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for("the memory to be used", || {
+            group.memory_usage().unwrap() >= 45_000_000
+        });
         let limits = Limits {
             memory_limit_bytes: Some(8 << 20),
             swap_limit_bytes: Some(0),
@@ -187,21 +185,24 @@ mod tests {
             return;
         };
         let group = node.group.create(id(60_701)).unwrap();
-        assert!(
-            group
-                .apply(&Limits {
-                    processes_limit: Some(5),
-                    ..Limits::default()
-                })
-                .is_complete()
-        );
-        let text = "for i in 1 2 3 4 5 6 7 8; do sleep 3 & done 2>/dev/null; echo end";
-        let begin = Instant::now();
-        let _process = start(&group, text);
-        while group.usage().unwrap().processes < 5 && begin.elapsed() < 5 * SECOND {
-            std::thread::sleep(Duration::from_millis(5));
+        for (limit, succeeds) in [(50, true), (5, false)] {
+            let limits = Limits {
+                processes_limit: Some(limit),
+                ..Limits::default()
+            };
+            assert!(group.apply(&limits).is_complete());
+            // A shell gives up when it cannot fork.
+            let script = "for i in 1 2 3 4 5 6 7 8; do sleep 100 & done 2>/dev/null; exit 0";
+            let entry = group.entry().unwrap();
+            let status = run_in(&entry, script)
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert_eq!(status.success(), succeeds, "{limit}");
+            assert!(group.usage().unwrap().processes <= u64::from(limit));
+            group.kill_all(30 * SECOND).unwrap();
         }
-        assert_eq!(group.usage().unwrap().processes, 5);
     }
 
     #[test]
@@ -242,5 +243,28 @@ mod tests {
             ..Limits::default()
         });
         assert!(matches!(wrong.refused[..], [(LimitKey::CpuSet, _)]));
+    }
+
+    #[test]
+    fn input_and_output_are_counted() {
+        let Some(node) = Node::open(61_400) else {
+            return;
+        };
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let device = rustix::fs::fstat(&file).unwrap().st_dev;
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        if let Err(error) = node.group.count_io_of(major, minor) {
+            println!("not run: /var/tmp lies on no block device: {error}");
+            return;
+        }
+        let group = node.group.create(id(61_401)).unwrap();
+        let path = file.path().display();
+        output(
+            &group,
+            &format!("dd if=/dev/zero of={path} bs=64k count=16 oflag=direct 2>/dev/null"),
+        );
+        let usage = group.usage().unwrap();
+        assert!(usage.io_write_bytes >= 1 << 20, "{usage:?}");
+        assert!(usage.io_write_operations > 0, "{usage:?}");
     }
 }

@@ -101,13 +101,14 @@ pub fn start(group: &VeGroup, script: &str) -> Process {
         .spawn()
         .unwrap();
     let process = Process(child);
-    let begin = Instant::now();
-    while !group.processes().unwrap().contains(&process.0.id()) {
-        assert!(begin.elapsed() < 5 * SECOND, "the process did not enter");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    // In the first hierarchy; the others take another millisecond.
-    std::thread::sleep(Duration::from_millis(30));
+    let own = format!("/{}", group.ve());
+    let entered = || {
+        let path = format!("/proc/{}/cgroup", process.0.id());
+        let groups = std::fs::read_to_string(path).unwrap_or_default();
+        groups.lines().filter(|line| line.ends_with(&own)).count()
+    };
+    let wanted = entry.v1_tasks.len() + usize::from(entry.v2_directory.is_some());
+    wait_for("the process to enter", || entered() == wanted);
     process
 }
 
@@ -132,4 +133,13 @@ pub fn value(group: &VeGroup, controller: Controller, v1: &str, v2: &str) -> Str
     };
     let text = std::fs::read_to_string(path(group, controller).join(name)).unwrap();
     text.trim().to_owned()
+}
+
+/// Waits, as long as a busy machine may take.
+pub fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < 30 * SECOND, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
