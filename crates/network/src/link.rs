@@ -127,6 +127,15 @@ pub enum LinkError {
         /// The address in question.
         address: IpAddr,
     },
+    /// The gateway's address is not on the node's loopback interface.
+    #[error(
+        "the node's network is not set up, so VE {id} would have no gateway ({GATEWAY_V4} is \
+         missing on `lo`); start the node's daemon again"
+    )]
+    NodeUnprepared {
+        /// Whose link.
+        id: VeId,
+    },
     /// The VE has no link.
     #[error("VE {id} has no link; is it running?")]
     Missing {
@@ -423,6 +432,8 @@ fn link_error(id: VeId, refusal: Refusal) -> LinkError {
             index: interface_index(id),
         },
         Step::Route(address) if refusal.is(Errno::EXIST) => LinkError::AddressTaken { id, address },
+        // The kernel routes from an address only if the node has it.
+        Step::Route(IpAddr::V4(_)) if refusal.is(Errno::INVAL) => LinkError::NodeUnprepared { id },
         _ if refusal.is(Errno::NODEV) => LinkError::Missing { id },
         step => LinkError::Refused {
             id,

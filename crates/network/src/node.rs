@@ -16,8 +16,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressScope;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use ve::VeId;
 
@@ -116,13 +116,34 @@ pub fn prepare(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeE
     succeed(netlink.run(batch)?, there)
 }
 
-/// Whether the node's filter is in force. Others may have removed it: reloading the system's
-/// firewall begins with `flush ruleset` on Debian. [`prepare`] puts it back.
+/// Whether everything that [`prepare`] set up is still there. If not, call that again.
+///
+/// Others may remove it: reloading the system's firewall begins with `flush ruleset` on Debian,
+/// `ifdown lo` takes the gateway's address, and a new `sysctl.d` file turns forwarding off.
 ///
 /// # Errors
-/// Fails when the packet filter cannot be read.
-pub fn filtered(network: &NodeNetwork) -> Result<bool, NodeError> {
-    Ok(tables()?.contains(&ruleset::table_name(network)))
+/// Fails when the packet filter, the addresses or the settings cannot be read.
+pub fn intact(netlink: &mut Netlink, network: &NodeNetwork) -> Result<bool, NodeError> {
+    let gateway = has_gateway(netlink)?;
+    let forwards = forwarding::enabled(ipv6_available())?;
+    Ok(gateway && forwards && tables()?.contains(&ruleset::table_name(network)))
+}
+
+fn has_gateway(netlink: &mut Netlink) -> Result<bool, NodeError> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    let found = netlink.dump(
+        "addresses",
+        &RouteNetlinkMessage::GetAddress(message),
+        |answer| match answer {
+            RouteNetlinkMessage::NewAddress(found) => {
+                let gateway = AddressAttribute::Local(GATEWAY_V4.into());
+                found.attributes.contains(&gateway).then_some(())
+            }
+            _ => None,
+        },
+    )?;
+    Ok(!found.is_empty())
 }
 
 /// Takes a node's network away: its VEs' links, filter, routes and addresses, and, if it was the

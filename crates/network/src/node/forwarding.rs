@@ -82,6 +82,12 @@ pub(super) fn enable(ipv6: bool, previous: &Previous) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Whether forwarding is on, as [`enable`] left it.
+pub(super) fn enabled(ipv6: bool) -> Result<bool, NodeError> {
+    let ipv4 = read(IPV4_FORWARD)?;
+    Ok(ipv4 && (!ipv6 || read(IPV6_FORWARD)?))
+}
+
 /// Puts back what was there before.
 pub(super) fn restore(previous: &Previous) -> Result<(), NodeError> {
     if !previous.ipv4 {

@@ -241,21 +241,35 @@ fn a_namespace_is_named_by_a_process_too() {
 }
 
 #[test]
-fn a_filter_that_somebody_removed_is_missed_and_put_back() {
+fn what_somebody_removed_is_missed_and_put_back() {
     if !runnable() {
         return;
     }
     let node = Node::new(RANGES, true);
-    let filtered = |node: &Node| {
+    let intact = |node: &Node| {
         let network = node.network();
         node.namespace
-            .run(move || node::filtered(&network).unwrap())
+            .run(move || node::intact(&mut Netlink::open().unwrap(), &network).unwrap())
     };
-    assert!(filtered(&node));
-    node.namespace.program("nft flush ruleset");
-    assert!(!filtered(&node));
-    node.prepare();
-    assert!(filtered(&node));
+    assert!(intact(&node));
+    for harm in [
+        "nft flush ruleset",
+        "ip addr del 169.254.1.1/32 dev lo",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "sysctl -qw net.ipv6.conf.all.forwarding=0",
+    ] {
+        node.namespace.program(harm);
+        assert!(!intact(&node), "{harm}");
+        node.prepare();
+        assert!(intact(&node), "{harm}");
+    }
+    node.namespace.program("ip addr del 169.254.1.1/32 dev lo");
+    let addresses = ips(&["10.99.0.2"]);
+    let error = node
+        .link(101, &addresses, &Namespace::new(), HostEnd::Up)
+        .unwrap_err();
+    assert!(matches!(error, LinkError::NodeUnprepared { .. }), "{error}");
+    assert_eq!(listed(&node), [] as [u32; 0]);
 }
 
 #[test]
