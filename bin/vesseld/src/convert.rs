@@ -96,6 +96,7 @@ pub(crate) fn details(
             Autostart::Order(order) => Some(order),
         },
         protected: spec.protected,
+        nesting: spec.nesting,
         pid: record.run.as_ref().map(|run| run.pid),
         uid_base: spec.id.uid_base().get(),
         interface: spec.id.interface_name(),

@@ -59,8 +59,12 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     }
     let config = Config::choose(choices)?;
     std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
-    let created = Pool::create(&host::pool_source(root, &config.pool), &host::pool_mount(root))?;
-    for warning in created.warnings {
+    let created = Pool::create(
+        &host::pool_source(root, &config.pool),
+        &host::pool_mount(root),
+        &pool::Options::default(),
+    )?;
+    for warning in created.warnings() {
         tracing::warn!("pool: {warning}");
     }
     config.save(root)?;

@@ -66,13 +66,17 @@ impl Host {
         }
         let layout = Layout::detect()?;
         let groups = NodeGroup::open(&layout, config.first()?, None)?;
-        let pool = Pool::open(&pool_source(root, &config.pool), &pool_mount(root))?;
+        let pool = Pool::open(
+            &pool_source(root, &config.pool),
+            &pool_mount(root),
+            &pool::Options::default(),
+        )?;
+        for warning in pool.warnings() {
+            tracing::warn!("pool: {warning}");
+        }
         let catalogue = Catalogue::open(&pool_mount(root).join("templates"))?;
         let mut netlink = Netlink::open()?;
-        let prepared = network::node::prepare(&mut netlink, &node_network(&config)?)?;
-        for warning in prepared.warnings {
-            tracing::warn!("network: {warning}");
-        }
+        network::node::prepare(&mut netlink, &node_network(&config)?)?;
         let (client, events) = crate::launcher::connect(root)?;
         let host = Self {
             root: root.to_owned(),
@@ -104,13 +108,21 @@ impl Host {
 
     /// The layers of a VE's root.
     pub(crate) fn root_spec(&self, id: VeId, template: &ve::Name) -> Result<runtime::RootSpec, Fault> {
-        let layers = self
-            .catalogue
-            .layers(template)
-            .map_err(|error| Fault::from_error(&error).with_hint("`vessel template verify` tells more"))?;
+        let damaged = |error: &dyn std::error::Error| {
+            Fault::new(error.to_string()).with_hint("`vessel template verify` tells more")
+        };
+        let layers = self.catalogue.open_layers(template).map_err(|error| damaged(&error))?;
         Ok(runtime::RootSpec {
-            lower: runtime::Lower::Composefs { image: layers.image, objects: layers.objects },
+            lower: runtime::Lower::Composefs {
+                image: path_of(&layers.image).map_err(|error| damaged(&error))?,
+                objects: path_of(&layers.objects).map_err(|error| damaged(&error))?,
+            },
             private: self.private(id),
         })
     }
+}
+
+/// Where an open file lies, in the node's mount namespace, which is the launcher's, too.
+fn path_of(file: &impl std::os::fd::AsRawFd) -> std::io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

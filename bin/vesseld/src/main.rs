@@ -123,7 +123,7 @@ async fn serve(root: &Path) -> Result<()> {
             _ = ending.wait_for(|ending| *ending) => {}
         }
     };
-    server::serve(listener, Arc::new(NodeDoor(Arc::clone(&daemon))), shutdown).await?;
+    server::serve(listener, Arc::new(NodeDoor(Arc::clone(&daemon))), shutdown).await;
     let _ = daemon.ending.send(true);
     Ok(())
 }

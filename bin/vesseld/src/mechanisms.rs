@@ -67,6 +67,8 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
+        // There already, but for a node that lost power before the area of a new VE was on disk.
+        self.area_create(record.spec.id, record.spec.limits.disk)?;
         let launch = self.launch_spec(record)?;
         let folder = self.0.log_folder(record.spec.id);
         std::fs::create_dir_all(&folder)
@@ -198,8 +200,10 @@ impl Mechanisms for NodeMechanisms {
 
     fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
         let mut findings = Vec::new();
-        let swept = self.0.pool.private_sweep(keep).map_err(|error| pool_fault(&error))?;
-        findings.extend(swept.into_iter().map(|found| format!("removed {found} of no VE")));
+        let swept = self.0.pool.private_sweep(keep).map_err(|error| fault(&error))?;
+        findings.extend(swept.removed.iter().map(|found| format!("removed from the pool: {found:?}")));
+        let failed = swept.failed.iter();
+        findings.extend(failed.map(|(id, error)| format!("the area of {id} stays: {error}")));
         let groups = self.0.groups.list().map_err(|error| fault(&error))?;
         for id in groups.into_iter().filter(|id| !keep.contains(id)) {
             self.kill_stray(id)?;
@@ -254,10 +258,7 @@ impl NodeMechanisms {
         launch.nesting = spec.nesting;
         launch.facts = facts(record)?;
         if !spec.addresses.is_empty() {
-            launch.network = Some(NetworkSpec {
-                host_interface: spec.id.interface_name(),
-                addresses: spec.addresses.clone(),
-            });
+            launch.network = Some(NetworkSpec { addresses: spec.addresses.clone(), mtu: None });
         }
         Ok(launch)
     }
@@ -358,8 +359,13 @@ pub(crate) fn cgroup_entry(entry: &cgroup::Entry) -> CgroupEntry<'_> {
     }
 }
 
-pub(crate) fn pool_fault(error: &pool::PoolError) -> Fault {
-    let kind = if error.is_full() { FailureKind::Resources } else { FailureKind::Failed };
+pub(crate) fn pool_fault(error: &pool::PrivateError) -> Fault {
+    use pool::PrivateError::{Full, LimitBelowUse, LimitTooSmall, NoQuota};
+    let kind = match error {
+        Full(_) | LimitBelowUse { .. } | NoQuota { .. } => FailureKind::Resources,
+        LimitTooSmall { .. } => FailureKind::Usage,
+        _ => FailureKind::Failed,
+    };
     Fault::from_error(error).of_kind(kind)
 }
 

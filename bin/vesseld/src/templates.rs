@@ -1,7 +1,7 @@
 //! Templates as the engine's mechanisms need them, and what they say of their inits.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use engine::{Fault, FailureKind, Progress, ProgressSink, TemplateRequest};
 use registry::VeRecord;
@@ -81,17 +81,15 @@ pub(crate) fn work(
         if sink.cancelled() {
             cancel.cancel();
         }
-        if let Some(progress) = told(&progress, &stage) {
-            sink.report(progress);
-        }
+        sink.report(told(&progress, &stage));
     };
     let session = Session { progress: &report, cancel: &cancel };
     let result = match request {
         TemplateRequest::Build { name, suite, packages, mirror } => {
-            build(host, name, suite, packages, mirror.as_deref(), &session)
+            build(host, name, suite, packages, mirror.as_deref(), session)
         }
-        TemplateRequest::Import { name, source } => import(host, name, source, &session),
-        TemplateRequest::Verify { name } => verify(host, name, &session),
+        TemplateRequest::Import { name, source } => import(host, name, source, session),
+        TemplateRequest::Verify { name } => verify(host, name, session),
         TemplateRequest::Remove { name } => remove(host, name),
     };
     result.map_err(|fault| match sink.cancelled() {
@@ -100,7 +98,7 @@ pub(crate) fn work(
     })
 }
 
-fn told(progress: &template::Progress<'_>, stage: &Mutex<String>) -> Option<Progress> {
+fn told(progress: &template::Progress<'_>, stage: &Mutex<String>) -> Progress {
     let message = match progress {
         template::Progress::Stage(new) => {
             let words = match new {
@@ -110,16 +108,16 @@ fn told(progress: &template::Progress<'_>, stage: &Mutex<String>) -> Option<Prog
                 Stage::WriteImage => "writing the image",
                 Stage::Verify => "comparing files",
             };
-            words.clone_into(&mut stage.lock().ok()?);
+            *stage.lock().unwrap_or_else(PoisonError::into_inner) = words.to_owned();
             words.to_owned()
         }
         template::Progress::Message(message) => (*message).to_owned(),
         template::Progress::Read { inodes, content_bytes } => {
-            let stage = stage.lock().ok()?;
+            let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
             format!("{stage}: {inodes} files, {} MiB", content_bytes >> 20)
         }
     };
-    Some(Progress { fraction: None, message })
+    Progress { fraction: None, message }
 }
 
 fn build(
@@ -128,7 +126,7 @@ fn build(
     suite: &str,
     packages: &[String],
     mirror: Option<&str>,
-    session: &Session<'_>,
+    session: Session<'_>,
 ) -> Result<(), Fault> {
     let request = BuildRequest {
         name: name.clone(),
@@ -143,7 +141,7 @@ fn build(
         .map_err(|error| Fault::from_error(&error))
 }
 
-fn import(host: &Host, name: &Name, source: &str, session: &Session<'_>) -> Result<(), Fault> {
+fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Result<(), Fault> {
     let source = ImportSource::detect(source)
         .map_err(|error| Fault::from_error(&error).of_kind(FailureKind::NotFound))?;
     let request = ImportRequest { name: name.clone(), source };
@@ -153,7 +151,7 @@ fn import(host: &Host, name: &Name, source: &str, session: &Session<'_>) -> Resu
         .map_err(|error| Fault::from_error(&error))
 }
 
-fn verify(host: &Host, name: &Name, session: &Session<'_>) -> Result<(), Fault> {
+fn verify(host: &Host, name: &Name, session: Session<'_>) -> Result<(), Fault> {
     let verification =
         host.catalogue.verify(name, session).map_err(|error| Fault::from_error(&error))?;
     let damage: Vec<_> = verification.damage.iter().take(5).map(ToString::to_string).collect();

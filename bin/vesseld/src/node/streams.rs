@@ -34,7 +34,9 @@ impl Terminal {
     pub(super) fn new(master: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(AsyncFd::new(master)?)))
+        #[expect(deprecated, reason = "its successor is unsafe; an owned descriptor stays open here")]
+        let registered = AsyncFd::new(master)?;
+        Ok(Self(Arc::new(registered)))
     }
 
     /// The descriptor, for its window size.
