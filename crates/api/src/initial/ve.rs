@@ -85,6 +85,9 @@ pub struct VeDetails {
     pub autostart: Option<u32>,
     /// Whether it refuses to be deleted.
     pub protected: bool,
+    /// Whether it may run containers of its own.
+    #[serde(default)]
+    pub nesting: bool,
     /// Its init's process id as the node sees it; absent when it has no processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

@@ -1,0 +1,217 @@
+//! The verbs of the node and of what belongs to it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use ve::units::Seconds;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vessel init
+  vessel init --pool-size 40G
+  vessel init --device /dev/nvme1n1
+  vessel init --pool /srv/btrfs/vessel --network 10.50.0.0/16
+
+Running it again changes nothing.")]
+pub(crate) struct InitArguments {
+    /// Keep the pool in a sparse file of this size
+    #[arg(long, value_name = "SIZE", group = "place")]
+    pub(crate) pool_size: Option<String>,
+    /// Make the pool on this device, which must be empty
+    #[arg(long, value_name = "DEV", group = "place")]
+    pub(crate) device: Option<PathBuf>,
+    /// Keep the pool in a folder of an existing btrfs
+    #[arg(long, value_name = "DIR", group = "place")]
+    pub(crate) pool: Option<PathBuf>,
+    /// IPv4 network that VEs get their addresses from
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) network: Option<String>,
+    /// First number of this node's VEs
+    #[arg(long, value_name = "N")]
+    pub(crate) first_id: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateVerb {
+    /// Build a template from the packages of a distribution
+    #[command(after_help = "\
+Examples:
+  vessel template build debian-12
+  vessel template build debian-12 --name web --package nginx --package openssh-server
+  vessel template build debian-13 --mirror http://mirror.example.org/debian")]
+    Build {
+        /// What to build: debian-12, debian-13, debian-SUITE
+        recipe: String,
+        /// Name of the template, instead of the recipe's
+        #[arg(long)]
+        name: Option<String>,
+        /// A package to add; may be repeated
+        #[arg(long, short)]
+        package: Vec<String>,
+        /// Mirror to fetch packages from
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Import a template from an archive, a folder or an OCI image
+    #[command(after_help = "\
+Examples:
+  vessel template import rootfs.tar.xz --name alpine
+  vessel template import /srv/tree --name mine
+  vessel template import oci:docker.io/library/alpine:3.20 --name alpine")]
+    Import {
+        /// A file, a folder, or oci:REF
+        source: String,
+        /// Name of the template
+        #[arg(long)]
+        name: String,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List templates
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  vessel template list --json"
+    )]
+    List,
+    /// Show everything about a template
+    #[command(after_help = "\
+Examples:
+  vessel template show debian-12
+  vessel template show debian-12 --packages")]
+    Show {
+        /// Name of the template
+        name: String,
+        /// List its packages too
+        #[arg(long)]
+        packages: bool,
+    },
+    /// Remove templates that no VE is made from
+    #[command(
+        visible_alias = "rm",
+        after_help = "Example:\n  vessel template remove old older"
+    )]
+    Remove {
+        /// Names of templates
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Read every file of templates and compare it with its digest
+    #[command(after_help = "Example:\n  vessel template verify debian-12")]
+    Verify {
+        /// Names of templates
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationVerb {
+    /// List operations that go on, newest first
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  vessel operation list
+  vessel operation list --all --ve web"
+    )]
+    List {
+        /// Ended ones too
+        #[arg(long, short)]
+        all: bool,
+        /// Only those about this VE
+        #[arg(long, value_name = "NAME")]
+        ve: Option<String>,
+    },
+    /// Show an operation
+    #[command(after_help = "Example:\n  vessel operation show 42")]
+    Show {
+        /// Its number
+        id: u64,
+    },
+    /// Ask an operation to stop and to undo what it did
+    #[command(after_help = "Example:\n  vessel operation cancel 42")]
+    Cancel {
+        /// Its number
+        id: u64,
+        /// Come back when it was asked
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Wait until an operation ended; fails as it failed
+    #[command(after_help = "Example:\n  vessel operation wait 42")]
+    Wait {
+        /// Its number
+        id: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vessel events
+  vessel events --follow
+  vessel events --follow --json | jq -r 'select(.kind == \"ve.stopped\") | .subject.name'
+
+JSON: one object per line.")]
+pub(crate) struct EventsArguments {
+    /// Go on with what happens from now on
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only events after the one with this number
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolVerb {
+    /// Show size, use and health of the pool, and what sharing saves
+    #[command(after_help = "Example:\n  vessel pool show --json | jq .saved_disk_bytes")]
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Show the node: where it answers, what it has, what is promised
+    #[command(after_help = "Example:\n  vessel node show")]
+    Show,
+    /// Stop every VE, then end the node's programs
+    #[command(after_help = "Example:\n  vessel node shutdown --timeout 2m")]
+    Shutdown {
+        /// How long each init may take before its VE is killed
+        #[arg(long, value_name = "TIME")]
+        timeout: Option<Seconds>,
+    },
+    /// Delete every VE, every template and the pool, and leave no trace
+    #[command(after_help = "\
+Examples:
+  vessel node destroy
+  vessel node destroy --force --yes")]
+    Destroy {
+        /// Even if there are VEs: kill and delete them
+        #[arg(long, short)]
+        force: bool,
+        /// Ask nothing
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vessel doctor
+  vessel doctor --json
+
+Fails when something is missing without which VEs cannot run.")]
+pub(crate) struct DoctorArguments {}

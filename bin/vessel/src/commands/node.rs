@@ -1,0 +1,147 @@
+//! `vessel node` and `vessel pool`.
+
+use api::latest::{DestroyRequest, NodeStatus, PoolStatus, ShutdownRequest};
+
+use super::delete::confirm;
+use crate::Context;
+use crate::arguments::{NodeVerb, PoolVerb};
+use crate::follow;
+use crate::human;
+use crate::output::{Outcome, Stop};
+use crate::table::pairs;
+
+pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
+    match verb {
+        NodeVerb::Show => {
+            let node = context.client.node().await?;
+            show(context, &node)
+        }
+        NodeVerb::Shutdown { timeout } => {
+            let timeout_ms = timeout.map(|timeout| timeout.get().saturating_mul(1_000));
+            let bar = follow::spinner(context.out, "shut down");
+            let ended = context
+                .client
+                .shutdown(&ShutdownRequest { timeout_ms })
+                .await;
+            bar.finish_and_clear();
+            ended?;
+            context
+                .out
+                .note("every VE is stopped, and the node's programs end");
+            Ok(())
+        }
+        NodeVerb::Destroy { force, yes } => {
+            let question = format!(
+                "destroy the node in {} with every VE, template and file of it?",
+                context.root.display()
+            );
+            if !yes && !confirm(&question)? {
+                context.out.note("nothing was destroyed");
+                return Err(Stop::Said(1));
+            }
+            let bar = follow::spinner(context.out, "destroy");
+            let ended = context.client.destroy(&DestroyRequest { force }).await;
+            bar.finish_and_clear();
+            ended?;
+            context.out.note("the node is gone");
+            Ok(())
+        }
+    }
+}
+
+pub(crate) async fn pool(context: &Context, verb: &PoolVerb) -> Outcome {
+    match verb {
+        PoolVerb::Show => {
+            let pool = context.client.pool().await?;
+            show_pool(context, &pool)
+        }
+    }
+}
+
+/// Writes what a node is.
+pub(super) fn show(context: &Context, node: &NodeStatus) -> Outcome {
+    if context.out.json {
+        return context.out.json(node);
+    }
+    let (has, sold) = (&node.capacity, &node.sold);
+    let of = |part: String, whole: String| format!("{part} of {whole}");
+    let lines = pairs(&[
+        ("url", node.url.clone()),
+        ("version", node.version.clone()),
+        (
+            "host",
+            format!(
+                "{} (Linux {}, cgroup {})",
+                node.hostname, node.kernel, node.cgroup
+            ),
+        ),
+        ("root", node.root.clone()),
+        (
+            "prepared",
+            if node.initialized {
+                "yes"
+            } else {
+                "no: `vessel init`"
+            }
+            .to_owned(),
+        ),
+        ("networks", node.networks.join(", ")),
+        ("numbers", format!("{} to {}", node.first_id, node.last_id)),
+        ("up since", human::time(node.started)),
+        (
+            "ves",
+            of(
+                format!("{} ({} running)", sold.ves, sold.ves_running),
+                has.ves.to_string(),
+            ),
+        ),
+        (
+            "cpu guaranteed",
+            of(
+                human::cores(sold.cpu_guarantee_cores),
+                human::cores(has.cpu_cores),
+            ),
+        ),
+        ("cpu limits", human::cores(sold.cpu_limit_cores)),
+        (
+            "memory guaranteed",
+            of(
+                human::bytes(sold.memory_guarantee_bytes),
+                human::bytes(has.memory_bytes),
+            ),
+        ),
+        ("memory limits", human::bytes(sold.memory_limit_bytes)),
+        (
+            "disk limits",
+            of(
+                human::bytes(sold.disk_limit_bytes),
+                human::bytes(has.disk_bytes),
+            ),
+        ),
+    ]);
+    lines.iter().try_for_each(|line| context.out.line(line))
+}
+
+fn show_pool(context: &Context, pool: &PoolStatus) -> Outcome {
+    if context.out.json {
+        return context.out.json(pool);
+    }
+    let lines = pairs(&[
+        ("kind", pool.kind.to_string()),
+        ("source", pool.source.clone()),
+        ("size", human::bytes(pool.size_bytes)),
+        ("used", human::bytes(pool.used_bytes)),
+        ("free", human::bytes(pool.free_bytes)),
+        ("saved on disk", human::bytes(pool.saved_disk_bytes)),
+        ("saved in memory", human::bytes(pool.saved_memory_bytes)),
+        (
+            "health",
+            if pool.healthy { "good" } else { "damaged" }.to_owned(),
+        ),
+    ]);
+    lines.iter().try_for_each(|line| context.out.line(line))?;
+    pool.warnings
+        .iter()
+        .for_each(|warning| context.out.note(&format!("warning: {warning}")));
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! `vessel template`.
+
+use std::path::Path;
+
+use api::latest::{
+    ApiError, BuildRequest, ErrorCode, ImportRequest, Operation, Template, TemplateDetails,
+};
+use client::{Client, ClientError};
+
+use super::life::finish;
+use crate::Context;
+use crate::arguments::TemplateVerb;
+use crate::bulk::{self, Chosen, Done};
+use crate::follow;
+use crate::human;
+use crate::output::{Outcome, failed};
+use crate::table::{Align, Table, pairs};
+
+pub(crate) async fn run(context: &Context, verb: TemplateVerb) -> Outcome {
+    match verb {
+        TemplateVerb::Build {
+            recipe,
+            name,
+            package,
+            mirror,
+            no_wait,
+        } => {
+            let title = format!("build {}", name.as_ref().unwrap_or(&recipe));
+            let request = BuildRequest {
+                recipe,
+                name,
+                packages: package,
+                mirror,
+            };
+            let begun = context.client.build_template(&request).await?;
+            made(context, begun, &title, no_wait).await
+        }
+        TemplateVerb::Import {
+            source,
+            name,
+            no_wait,
+        } => {
+            let title = format!("import {name}");
+            let request = ImportRequest {
+                source: absolute(&source)?,
+                name,
+            };
+            let begun = context.client.import_template(&request).await?;
+            made(context, begun, &title, no_wait).await
+        }
+        TemplateVerb::List => list(context).await,
+        TemplateVerb::Show { name, packages } => show(context, &name, packages).await,
+        TemplateVerb::Remove { names, no_wait } => {
+            let ask =
+                |client: Client, name: String| async move { client.remove_template(&name).await };
+            each(
+                context,
+                "remove",
+                names,
+                no_wait,
+                ["removing", "removed"],
+                ask,
+            )
+            .await
+        }
+        TemplateVerb::Verify { names, no_wait } => {
+            let ask =
+                |client: Client, name: String| async move { client.verify_template(&name).await };
+            each(
+                context,
+                "verify",
+                names,
+                no_wait,
+                ["verifying", "verified"],
+                ask,
+            )
+            .await
+        }
+    }
+}
+
+/// A path as the daemon needs it, which has another working folder; a reference as it is.
+fn absolute(source: &str) -> Result<String, ApiError> {
+    if source.starts_with("oci:") {
+        return Ok(source.to_owned());
+    }
+    let path = std::path::absolute(Path::new(source));
+    let path = path.map_err(|error| failed(format!("`{source}`: {error}")))?;
+    if let Err(error) = path.symlink_metadata() {
+        let code = match error.kind() {
+            std::io::ErrorKind::NotFound => ErrorCode::NotFound,
+            _ => ErrorCode::Failed,
+        };
+        return Err(
+            ApiError::new(code, format!("`{source}` cannot be imported: {error}"))
+                .with_hint("give a file, a folder, or oci:REF"),
+        );
+    }
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| failed(format!("`{}` is not UTF-8", path.display())))
+}
+
+async fn made(context: &Context, begun: Operation, title: &str, no_wait: bool) -> Outcome {
+    let ended = if no_wait {
+        begun
+    } else {
+        let bar = follow::spinner(context.out, title);
+        let ended = follow::operation(&context.client, begun, &bar).await;
+        bar.finish_and_clear();
+        ended?
+    };
+    if context.out.json {
+        return context.out.json(&ended);
+    }
+    let name = ended
+        .subjects
+        .first()
+        .map_or("", |subject| subject.name.as_str());
+    if context.out.quiet {
+        Ok(())
+    } else {
+        context.out.line(name)
+    }
+}
+
+async fn each<F, W>(
+    context: &Context,
+    title: &str,
+    names: Vec<String>,
+    no_wait: bool,
+    states: [&'static str; 2],
+    ask: W,
+) -> Outcome
+where
+    F: Future<Output = client::Result<Operation>> + Send + 'static,
+    W: Fn(Client, String) -> F,
+{
+    let one = names.len() == 1;
+    let chosen = Chosen { names, one };
+    let line = |done: &Done| format!("{} {}", done.name, done.state);
+    bulk::run(context, title, chosen, line, |name, bar| {
+        let client = context.client.clone();
+        let asked = ask(client.clone(), name.clone());
+        async move {
+            let begun = asked.await.map_err(ClientError::into_api_error)?;
+            finish(&client, begun, &name, no_wait, states, &bar).await
+        }
+    })
+    .await
+}
+
+async fn list(context: &Context) -> Outcome {
+    let templates = context.client.templates().await?;
+    if context.out.json {
+        return context.out.json(&templates);
+    }
+    if context.out.quiet {
+        return templates
+            .iter()
+            .try_for_each(|template| context.out.line(&template.name));
+    }
+    let mut table = Table::new([
+        ("NAME", Align::Left),
+        ("SYSTEM", Align::Left),
+        ("ARCH", Align::Left),
+        ("SIZE", Align::Right),
+        ("UNIQUE", Align::Right),
+        ("VES", Align::Right),
+        ("CREATED", Align::Left),
+    ]);
+    for template in &templates {
+        table.row(cells(template));
+    }
+    for line in table.lines(true) {
+        context.out.line(&line)?;
+    }
+    if templates.is_empty() {
+        context
+            .out
+            .note("no template; `vessel template build debian-12` makes one");
+    }
+    Ok(())
+}
+
+fn cells(template: &Template) -> [String; 7] {
+    [
+        template.name.clone(),
+        format!("{} {}", template.distribution, template.version)
+            .trim()
+            .to_owned(),
+        template.architecture.clone(),
+        human::bytes(template.size_bytes),
+        human::bytes(template.unique_bytes),
+        template.ves.to_string(),
+        human::time(template.created),
+    ]
+}
+
+async fn show(context: &Context, name: &str, packages: bool) -> Outcome {
+    let template = context.client.template(name, packages).await?;
+    if context.out.json {
+        return context.out.json(&template);
+    }
+    for line in lines(&template) {
+        context.out.line(&line)?;
+    }
+    if packages {
+        let mut table = Table::new([
+            ("PACKAGE", Align::Left),
+            ("VERSION", Align::Left),
+            ("ARCH", Align::Left),
+        ]);
+        for package in &template.packages {
+            let package = package.clone();
+            table.row([package.name, package.version, package.architecture]);
+        }
+        context.out.line("")?;
+        for line in table.lines(true) {
+            context.out.line(&line)?;
+        }
+    }
+    Ok(())
+}
+
+fn lines(template: &TemplateDetails) -> Vec<String> {
+    let count = template.packages_count.map(|count| count.to_string());
+    pairs(&[
+        ("name", template.name.clone()),
+        ("system", template.description.clone()),
+        ("distribution", template.distribution.clone()),
+        ("version", template.version.clone()),
+        ("architecture", template.architecture.clone()),
+        ("made", template.kind.to_string()),
+        ("from", template.source.clone()),
+        ("created", human::time(template.created)),
+        ("files", template.files.to_string()),
+        ("size", human::bytes(template.size_bytes)),
+        ("unique", human::bytes(template.unique_bytes)),
+        ("packages", count.unwrap_or_default()),
+        ("ves", template.ves.to_string()),
+        ("digest", template.digest.clone()),
+    ])
+}
