@@ -119,6 +119,15 @@ impl Launcher {
         }
     }
 
+    /// Lets the launcher forget the ends of a VE's inits. Who waits for one here still gets it.
+    pub(crate) fn acknowledge(&self, id: VeId) {
+        let ended: Vec<_> = self.exits().keys().filter(|(ve, _)| *ve == id).copied().collect();
+        for (id, pid) in ended {
+            // A launcher that is gone has nothing left to forget.
+            let _ = self.client().acknowledge(id, pid);
+        }
+    }
+
     /// Forgets an end that was dealt with, here and in the launcher.
     pub(crate) fn settle_exit(&self, id: VeId, pid: u32) {
         self.exits().remove(&(id, pid));

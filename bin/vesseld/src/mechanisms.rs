@@ -74,6 +74,9 @@ impl Mechanisms for NodeMechanisms {
         std::fs::create_dir_all(&folder)
             .map_err(|error| Fault::new(format!("cannot make {}: {error}", folder.display())))?;
         let entry = self.0.groups.ve(record.spec.id).entry().map_err(|error| fault(&error))?;
+        // The launcher keeps the end of an init until it is dealt with, and here it is: this VE's lane
+        // has come to its next init.
+        self.0.launcher.acknowledge(record.spec.id);
         let launched = self
             .0
             .launcher
