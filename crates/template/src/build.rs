@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::catalogue::{Catalogue, CatalogueError, Staging, finish};
+use crate::catalogue::{Catalogue, CatalogueError, Staging};
 use crate::error::ImportError;
 use crate::ingest::Ingest;
 use crate::manifest::{Manifest, Source};
@@ -115,10 +115,12 @@ pub enum BuildError {
     #[error("cannot start `mmdebstrap`")]
     Start(#[source] io::Error),
     /// The program failed: a mirror that does not answer, an unknown suite or package.
-    #[error("building `{suite}` failed; the whole log is `{}`, it ends with:\n{last_lines}", log.display())]
+    #[error("building `{suite}` failed: {reason}; the whole log is `{}`, it ends with:\n{last_lines}", log.display())]
     Failed {
         /// What was being built.
         suite: String,
+        /// The first error that the program told.
+        reason: String,
         /// The log.
         log: PathBuf,
         /// Its last lines.
@@ -162,7 +164,11 @@ impl Catalogue {
             session,
             request,
         };
-        run.to_end(self, &staging, &suite)
+        let built = run.finish(self, &staging, &suite);
+        if built.is_err() {
+            self.collect_after_failure();
+        }
+        built
     }
 }
 
@@ -220,6 +226,8 @@ fn start(request: &BuildRequest, suite: &Suite, staging: &Path) -> Result<Child,
         .arg("--aptopt=Acquire::http::Timeout \"30\"")
         .arg("--aptopt=Acquire::https::Timeout \"30\"")
         .arg("--aptopt=Acquire::Retries \"2\"")
+        // The folder is thrown away if the machine dies: nothing in it has to survive that.
+        .arg("--dpkgopt=force-unsafe-io")
         .arg(&suite.codename)
         .arg("-")
         .args(&request.mirror)
@@ -256,7 +264,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_end(
+    fn finish(
         mut self,
         catalogue: &Catalogue,
         staging: &Staging,
@@ -275,7 +283,7 @@ impl Run<'_> {
         let name = &self.request.name;
         let log = &mut self.log;
         let ended = AtomicBool::new(false);
-        let (read, last_lines) = std::thread::scope(|scope| {
+        let (read, words) = std::thread::scope(|scope| {
             let words = scope.spawn(|| record(words, log, session));
             scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
@@ -292,9 +300,9 @@ impl Run<'_> {
             }
             // Its words end when the last process that could write them has ended: from then on
             // nothing uses the staging folder.
-            let last_lines = words.join().unwrap_or_default();
+            let words = words.join().unwrap_or_default();
             ended.store(true, Ordering::Relaxed);
-            (read, last_lines)
+            (read, words)
         });
         let status = self.child.wait().map_err(BuildError::Start)?;
         if session.cancel.is_cancelled() {
@@ -309,7 +317,8 @@ impl Run<'_> {
             return Err(BuildError::Failed {
                 suite: self.request.suite.clone(),
                 log: self.request.log.clone(),
-                last_lines,
+                reason: words.reason.unwrap_or_else(|| status.to_string()),
+                last_lines: Vec::from(words.last_lines).join("\n"),
             });
         }
         let (_lock, mut ingest) = read?;
@@ -325,7 +334,9 @@ impl Run<'_> {
             packages: self.request.packages.clone(),
             mirror: self.request.mirror.clone(),
         };
-        Ok(finish(catalogue, staging, name, ingest, source)?)
+        Ok(crate::catalogue::finish(
+            catalogue, staging, name, ingest, source,
+        )?)
     }
 }
 
@@ -351,16 +362,24 @@ fn read<'a>(
     Ok((lock, ingest))
 }
 
-/// Writes what the program says to the log, tells it on, and keeps the last lines.
-fn record(words: impl io::Read, log: &mut std::fs::File, session: Session<'_>) -> String {
-    let mut words = BufReader::new(words);
-    let mut last = std::collections::VecDeque::with_capacity(LAST_LINES + 1);
+/// What is remembered of a program's words.
+#[derive(Debug, Default)]
+struct Words {
+    /// The first error.
+    reason: Option<String>,
+    last_lines: std::collections::VecDeque<String>,
+}
+
+/// Writes what the program says to the log, tells it on, and keeps what a failure needs.
+fn record(words: impl io::Read, log: &mut std::fs::File, session: Session<'_>) -> Words {
+    let mut input = BufReader::new(words);
+    let mut words = Words::default();
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = io::Read::take(&mut words, LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        let read = io::Read::take(&mut input, LINE_BYTES_MAX).read_until(b'\n', &mut line);
         if !matches!(read, Ok(count) if count > 0) {
-            break;
+            return words;
         }
         // A log that cannot be written is no reason to end a build that works.
         let _ = log.write_all(&line);
@@ -376,12 +395,16 @@ fn record(words: impl io::Read, log: &mut std::fs::File, session: Session<'_>) -
         if let Some(message) = text.strip_prefix("I: ") {
             (session.progress)(Progress::Message(message));
         }
-        last.push_back(format!("  {text}"));
-        if last.len() > LAST_LINES {
-            last.pop_front();
+        if let Some(error) = text.strip_prefix("E: ")
+            && words.reason.is_none()
+        {
+            words.reason = Some(error.trim_end_matches('.').to_owned());
+        }
+        words.last_lines.push_back(format!("  {text}"));
+        if words.last_lines.len() > LAST_LINES {
+            words.last_lines.pop_front();
         }
     }
-    Vec::from(last).join("\n")
 }
 
 /// Puts the distribution's own servers into the tree, in the place of the mirror that it was built from.

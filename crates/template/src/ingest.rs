@@ -35,7 +35,6 @@ pub(crate) struct Attributes {
     pub uid: u64,
     pub gid: u64,
     pub mtime: i64,
-    pub mtime_nanoseconds: u32,
 }
 
 /// A tree being read from one source.
@@ -96,9 +95,17 @@ impl<'a> Ingest<'a> {
 
     /// An error in reading the source; a cancellation shows as one.
     pub(crate) fn read_error(&self, source: std::io::Error) -> ImportError {
-        match self.check() {
-            Err(cancelled) => cancelled,
-            Ok(()) => ImportError::Read {
+        use std::io::ErrorKind;
+        if let Err(cancelled) = self.check() {
+            return cancelled;
+        }
+        match source.kind() {
+            ErrorKind::UnexpectedEof => self.damaged("it ends in the middle"),
+            // What decoders say of streams that contradict themselves.
+            ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other => {
+                self.damaged(source.to_string())
+            }
+            _ => ImportError::Read {
                 path: self.source.clone(),
                 source,
             },
@@ -162,7 +169,6 @@ impl<'a> Ingest<'a> {
             uid: id(uid)?,
             gid: id(gid)?,
             mtime: attributes.mtime.max(0),
-            mtime_nanoseconds: attributes.mtime_nanoseconds.min(999_999_999),
             attributes: kept,
         })
     }

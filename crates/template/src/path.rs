@@ -30,6 +30,9 @@ pub enum InvalidPath {
     Depth,
 }
 
+/// The directories above a name.
+pub(crate) type Above<'a> = &'a [Box<[u8]>];
+
 impl MemberPath {
     /// Reads a member's name. A leading `/`, doubled slashes and `.` mean nothing: the tree's root
     /// is the only root there is.
@@ -59,7 +62,7 @@ impl MemberPath {
     }
 
     /// The directories above, and the last name; `None` for the root.
-    pub(crate) fn split(&self) -> Option<(&[Box<[u8]>], &[u8])> {
+    pub(crate) fn split(&self) -> Option<(Above<'_>, &[u8])> {
         self.0.split_last().map(|(name, above)| (above, &**name))
     }
 

@@ -52,6 +52,9 @@ pub(crate) fn identity(tree: &mut Tree) -> (Vec<FirstBoot>, Vec<String>) {
 /// and archives, logs, run-time files.
 pub(crate) fn build_leftovers(tree: &mut Tree) {
     for name in [
+        // Options that only the build was given.
+        "/etc/apt/apt.conf.d/99mmdebstrap",
+        "/etc/dpkg/dpkg.cfg.d/99mmdebstrap",
         "/etc/hostname",
         "/etc/resolv.conf",
         "/var/cache/apt/pkgcache.bin",

@@ -132,7 +132,8 @@ pub(crate) enum Health {
 pub(crate) fn prepare(catalogue: impl AsFd) -> Result<(), StoreError> {
     let mut config = RepositoryConfig::default().set_insecure();
     // The default format keeps 256 whiteouts in the root directory for overlays that know no
-    // data-only layers; ours do, and a VE's root should hold nothing that is not in its template.
+    // data-only layers. Ours do, each listing of a VE's root would have to look at them all, and a root
+    // should hold nothing that is not in its template. This format keeps times in whole seconds.
     config.erofs_formats = FormatConfig::single(FormatVersion::V2);
     let (repository, _) = Repository::<ObjectId>::init_path(catalogue, DIRECTORY, config)
         .map_err(|source| StoreError::repository("prepare", source))?;

@@ -9,16 +9,13 @@
 //! wrote it, for the whiteouts of OCI images, which hide what lower layers brought but nothing of
 //! their own.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
-use composefs::generic_tree::{Inode, LeafContent, LeafId, Stat};
-use composefs::tree::{Directory, FileSystem, RegularFile};
+use std::collections::BTreeMap;
 
 use crate::limits::{DEPTH_MAX, INODES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, SYMLINK_HOPS_MAX};
 use crate::path::MemberPath;
 use crate::store::ObjectId;
+
+mod finish;
 
 /// Index of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,10 +30,8 @@ pub(crate) struct Metadata {
     pub uid: u32,
     /// Group, below 65,536.
     pub gid: u32,
-    /// Time of the last change of the content, in seconds since 1970.
+    /// Time of the last change of the content, in seconds since 1970: the image has no finer ones.
     pub mtime: i64,
-    /// Nanoseconds of it.
-    pub mtime_nanoseconds: u32,
     /// Attributes that may stay: see [`crate::ingest`].
     pub attributes: BTreeMap<Box<[u8]>, Box<[u8]>>,
 }
@@ -406,76 +401,6 @@ impl Tree {
             self.hide_below(child);
         }
     }
-
-    /// What the image writer takes, with totals of what is reachable.
-    pub(crate) fn into_filesystem(self) -> (FileSystem<ObjectId>, Totals) {
-        let mut totals = Totals {
-            inodes: 1,
-            ..Totals::default()
-        };
-        let mut filesystem = FileSystem::new(stat(&self.nodes[Self::ROOT.0].metadata));
-        let mut leaves = HashMap::new();
-        let mut root = Directory::new(stat(&self.nodes[Self::ROOT.0].metadata));
-        self.fill(
-            Self::ROOT,
-            &mut root,
-            &mut filesystem,
-            &mut leaves,
-            &mut totals,
-        );
-        filesystem.root = root;
-        (filesystem, totals)
-    }
-
-    fn fill(
-        &self,
-        from: NodeId,
-        to: &mut Directory<ObjectId>,
-        filesystem: &mut FileSystem<ObjectId>,
-        leaves: &mut HashMap<NodeId, LeafId>,
-        totals: &mut Totals,
-    ) {
-        for (name, id) in self.names(from).into_iter().flatten() {
-            let node = &self.nodes[id.0];
-            let content = match &node.body {
-                Body::Directory(_) => {
-                    let mut directory = Directory::new(stat(&node.metadata));
-                    totals.inodes += 1;
-                    self.fill(*id, &mut directory, filesystem, leaves, totals);
-                    let inode = Inode::Directory(Box::new(directory));
-                    to.insert(OsStr::from_bytes(name), inode);
-                    continue;
-                }
-                Body::File(Content::Inline(bytes)) => {
-                    LeafContent::Regular(RegularFile::Inline(bytes.clone()))
-                }
-                Body::File(Content::Object(object, size)) => {
-                    LeafContent::Regular(RegularFile::External(object.clone(), *size))
-                }
-                Body::Symlink(target) => LeafContent::Symlink(Box::from(OsStr::from_bytes(target))),
-                Body::Fifo => LeafContent::Fifo,
-            };
-            let leaf = leaves.get(id).copied().unwrap_or_else(|| {
-                totals.inodes += 1;
-                if let LeafContent::Regular(file) = &content {
-                    totals.content_bytes += file.file_size();
-                }
-                let leaf = filesystem.push_leaf(stat(&node.metadata), content);
-                leaves.insert(*id, leaf);
-                leaf
-            });
-            to.insert(OsStr::from_bytes(name), Inode::leaf(leaf));
-        }
-    }
-}
-
-/// What a finished tree holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    /// Inodes, hard links counted once.
-    pub inodes: u64,
-    /// Bytes of all files, hard links counted once.
-    pub content_bytes: u64,
 }
 
 /// Replaces a link by its target's names on the stack of names still to resolve.
@@ -489,19 +414,4 @@ fn follow(target: &[u8], trail: &mut Vec<NodeId>, todo: &mut Vec<Box<[u8]>>) {
             .filter(|name| !name.is_empty() && *name != b".")
             .map(Box::from),
     );
-}
-
-fn stat(metadata: &Metadata) -> Stat {
-    Stat {
-        st_mode: metadata.mode,
-        st_uid: metadata.uid,
-        st_gid: metadata.gid,
-        st_mtim_sec: metadata.mtime,
-        st_mtim_nsec: metadata.mtime_nanoseconds,
-        xattrs: metadata
-            .attributes
-            .iter()
-            .map(|(name, value)| (Box::from(OsStr::from_bytes(name)), value.clone()))
-            .collect(),
-    }
 }

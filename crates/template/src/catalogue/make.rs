@@ -79,12 +79,33 @@ impl Catalogue {
         session: Session<'_>,
     ) -> Result<Manifest, ImportError> {
         self.check_free(&request.name)?;
+        let imported = self.try_import(request, session);
+        if imported.is_err() {
+            self.collect_after_failure();
+        }
+        imported
+    }
+
+    fn try_import(
+        &self,
+        request: &ImportRequest,
+        session: Session<'_>,
+    ) -> Result<Manifest, ImportError> {
         let staging = Staging::create(self)?;
         let _lock = self.lock_for_adding(&request.name, session)?;
         let mut ingest = self.ingest(&request.name, request.source.path(), session)?;
         session.stage(Stage::ReadTree);
         let source = request.source.read(&mut ingest, staging.path())?;
         finish(self, &staging, &request.name, ingest, source)
+    }
+
+    /// Removes the contents that a failed piece of work brought: the disk may be full of them. If that
+    /// cannot be done now, the failure itself is what its caller has to know; the contents go with the
+    /// next collection.
+    pub(crate) fn collect_after_failure(&self) {
+        if let Err(error) = self.collect_garbage() {
+            tracing::info!(%error, "contents of a failed import stay until the next collection");
+        }
     }
 }
 

@@ -320,7 +320,6 @@ fn take<R: Read>(
         uid: member.uid,
         gid: member.gid,
         mtime: member.mtime,
-        mtime_nanoseconds: member.mtime_nanoseconds,
     };
     let metadata = ingest.metadata(attributes, member.attributes);
     let metadata = metadata.map_err(|e| ingest.refuse(&name, e))?;

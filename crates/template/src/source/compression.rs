@@ -75,10 +75,8 @@ pub(super) fn unpack<'a>(
     }
 }
 
-/// The first bytes, as many as there are of six. A pipe may give them one by one.
+/// The first bytes, as many as there are of six. Inputs are files: reading once gives them.
 fn peek(input: &mut impl BufRead) -> io::Result<&[u8]> {
-    // `fill_buf` reads once only; every format is told by its first two bytes apart from plain ones,
-    // and no program writes fewer than those at once.
     let head = input.fill_buf()?;
     Ok(&head[..head.len().min(6)])
 }

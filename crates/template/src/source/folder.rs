@@ -189,7 +189,6 @@ fn put(
         uid: u64::from(stat.st_uid),
         gid: u64::from(stat.st_gid),
         mtime: stat.st_mtime,
-        mtime_nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
     };
     let metadata = ingest.metadata(attributes, extended);
     let metadata = metadata.map_err(|e| refuse(path, e, ingest))?;

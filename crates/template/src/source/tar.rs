@@ -13,6 +13,8 @@ use std::io::{self, Read};
 use crate::limits::{ARCHIVE_HEADERS_MAX, EXTENSION_BYTES_MAX, SPARSE_PIECES_MAX};
 
 mod header;
+#[cfg(test)]
+mod tests;
 
 use header::{BLOCK, Block, Pax};
 
@@ -62,7 +64,6 @@ pub(crate) struct Member {
     pub uid: u64,
     pub gid: u64,
     pub mtime: i64,
-    pub mtime_nanoseconds: u32,
     /// Bytes of the content, holes of sparse files included.
     pub size: u64,
     pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
@@ -221,9 +222,9 @@ impl<R: Read> TarReader<R> {
             };
             self.begin_sparse(pieces, size)?;
         }
-        let (mtime, mtime_nanoseconds) = match pax.mtime {
+        let mtime = match pax.mtime {
             Some(time) => time,
-            None => (block.mtime().map_err(TarError::Damaged)?, 0),
+            None => block.mtime().map_err(TarError::Damaged)?,
         };
         Ok(Member {
             name,
@@ -233,7 +234,6 @@ impl<R: Read> TarReader<R> {
             uid: pax.uid.map_or_else(|| number(block.uid()), Ok)?,
             gid: pax.gid.map_or_else(|| number(block.gid()), Ok)?,
             mtime,
-            mtime_nanoseconds,
             size: self.size,
             attributes: pax.attributes,
         })

@@ -156,7 +156,7 @@ pub(super) struct Pax {
     pub(super) size: Option<u64>,
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
-    pub(super) mtime: Option<(i64, u32)>,
+    pub(super) mtime: Option<i64>,
     pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse_size: Option<u64>,
     pub(super) sparse_map: Option<Vec<Piece>>,
@@ -278,16 +278,11 @@ fn decimal(text: &[u8]) -> Result<u64, String> {
         .ok_or_else(|| format!("a pax record has `{}` for a number", text.escape_ascii()))
 }
 
-/// Seconds with an optional fraction; times before 1970 are taken as 1970.
-fn time(text: &[u8]) -> Result<(i64, u32), String> {
+/// Seconds, with a fraction that is left out; times before 1970 are taken as 1970.
+fn time(text: &[u8]) -> Result<i64, String> {
     if text.starts_with(b"-") {
-        return Ok((0, 0));
+        return Ok(0);
     }
-    let mut parts = text.splitn(2, |byte| *byte == b'.');
-    let seconds = decimal(parts.next().unwrap_or_default())?;
-    let seconds = i64::try_from(seconds).map_err(|_| "a time is out of range".to_owned())?;
-    let mut digits = parts.next().unwrap_or_default().to_vec();
-    digits.resize(9, b'0');
-    let nanoseconds = u32::try_from(decimal(&digits)?).unwrap_or_default();
-    Ok((seconds, nanoseconds))
+    let seconds = text.split(|byte| *byte == b'.').next().unwrap_or_default();
+    i64::try_from(decimal(seconds)?).map_err(|_| "a time is out of range".to_owned())
 }
