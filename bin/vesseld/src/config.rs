@@ -69,7 +69,9 @@ impl Config {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
         };
         let config = toml::from_str(&text)
             .with_context(|| format!("{} is damaged; bring back a copy of it", path.display()))?;
@@ -103,10 +105,20 @@ impl Config {
         for text in network.split(',') {
             networks.push(parse_network(text.trim())?);
         }
-        if !networks.iter().any(|network| matches!(network, IpNet::V6(_))) {
-            networks.push(IpNet::V6(network::address::ula(*uuid::Uuid::new_v4().as_bytes())));
+        if !networks
+            .iter()
+            .any(|network| matches!(network, IpNet::V6(_)))
+        {
+            networks.push(IpNet::V6(network::address::ula(
+                *uuid::Uuid::new_v4().as_bytes(),
+            )));
         }
-        Ok(Self { first_id: first_id.get(), networks, nat: true, pool: PoolConfig::choose(choices)? })
+        Ok(Self {
+            first_id: first_id.get(),
+            networks,
+            nat: true,
+            pool: PoolConfig::choose(choices)?,
+        })
     }
 
     /// Whether these choices, as far as they choose, are what this configuration has.
@@ -123,7 +135,8 @@ impl Config {
                 }
             }
         }
-        let chosen = choices.pool_size.is_some() || choices.device.is_some() || choices.pool.is_some();
+        let chosen =
+            choices.pool_size.is_some() || choices.device.is_some() || choices.pool.is_some();
         if chosen && PoolConfig::choose(choices)? != self.pool {
             return Ok(Some(format!("its pool is {}", self.pool)));
         }
@@ -137,7 +150,9 @@ impl Config {
 
     /// Last number of this node's VEs.
     pub(crate) fn last(&self) -> Result<VeId> {
-        Ok(VeId::new((self.first_id + IDS_PER_NODE - 1).min(VeId::MAX))?)
+        Ok(VeId::new(
+            (self.first_id + IDS_PER_NODE - 1).min(VeId::MAX),
+        )?)
     }
 }
 
@@ -148,10 +163,18 @@ impl PoolConfig {
             bail!("choose one of --pool-size, --device and --pool");
         }
         Ok(match (&choices.device, &choices.pool, &choices.pool_size) {
-            (Some(path), _, _) => Self::Device { path: absolute(path)? },
-            (_, Some(path), _) => Self::Folder { path: absolute(path)? },
-            (_, _, Some(size)) => Self::Loop { size_bytes: size.parse::<ve::Bytes>()?.get() },
-            _ => Self::Loop { size_bytes: POOL_BYTES_DEFAULT },
+            (Some(path), _, _) => Self::Device {
+                path: absolute(path)?,
+            },
+            (_, Some(path), _) => Self::Folder {
+                path: absolute(path)?,
+            },
+            (_, _, Some(size)) => Self::Loop {
+                size_bytes: size.parse::<ve::Bytes>()?.get(),
+            },
+            _ => Self::Loop {
+                size_bytes: POOL_BYTES_DEFAULT,
+            },
         })
     }
 }
@@ -186,7 +209,10 @@ fn parse_network(text: &str) -> Result<IpNet> {
         .ok()
         .with_context(|| format!("`{text}` is not a network; write it as 10.99.0.0/16"))?;
     if network != network.trunc() {
-        bail!("`{text}` has host bits set; its network is {}", network.trunc());
+        bail!(
+            "`{text}` has host bits set; its network is {}",
+            network.trunc()
+        );
     }
     let address = network.addr();
     if address.is_loopback() || address.is_multicast() || network.prefix_len() < 8 {
@@ -196,7 +222,11 @@ fn parse_network(text: &str) -> Result<IpNet> {
 }
 
 fn join(networks: &[IpNet]) -> String {
-    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    networks
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -238,7 +268,16 @@ mod tests {
     #[test]
     fn other_choices_on_a_prepared_node_are_seen() {
         let config = Config::choose(&Choices::default()).unwrap();
-        let choices = Choices { pool_size: Some("8G".into()), ..Choices::default() };
-        assert!(config.differs_from(&choices).unwrap().unwrap().contains("40G"));
+        let choices = Choices {
+            pool_size: Some("8G".into()),
+            ..Choices::default()
+        };
+        assert!(
+            config
+                .differs_from(&choices)
+                .unwrap()
+                .unwrap()
+                .contains("40G")
+        );
     }
 }

@@ -46,7 +46,9 @@ pub(crate) fn state(state: State) -> VeState {
 
 pub(crate) fn limits(limits: &ve::Limits) -> Limits {
     Limits {
-        cpu_limit: limits.cpu.map(|cores| f64::from(cores.thousandths()) / 1_000.0),
+        cpu_limit: limits
+            .cpu
+            .map(|cores| f64::from(cores.thousandths()) / 1_000.0),
         cpu_share: limits.cpu_share,
         cpu_set: limits.cpu_set.as_ref().map(ToString::to_string),
         memory_limit: limits.memory.map(Bytes::get),
@@ -76,7 +78,16 @@ pub(crate) fn details(
     started: Option<Timestamp>,
     usage: Option<Usage>,
 ) -> VeDetails {
-    let Ve { id, name, state, template, addresses, labels, created, limits } = ve(record);
+    let Ve {
+        id,
+        name,
+        state,
+        template,
+        addresses,
+        labels,
+        created,
+        limits,
+    } = ve(record);
     let spec = &record.spec;
     VeDetails {
         id,
@@ -113,7 +124,10 @@ pub(crate) fn operation(operation: registry::Operation, ticket: Option<&Ticket>)
         (_, Some(ticket)) if ticket.running => OperationState::Running,
         _ => OperationState::Queued,
     };
-    let error = operation.error_code.as_deref().zip(operation.message.as_deref());
+    let error = operation
+        .error_code
+        .as_deref()
+        .zip(operation.message.as_deref());
     let progress = ticket.and_then(|ticket| ticket.progress.as_ref());
     Operation {
         id: operation.id.unsigned_abs(),
@@ -121,8 +135,12 @@ pub(crate) fn operation(operation: registry::Operation, ticket: Option<&Ticket>)
         subjects: vec![subject(&operation.subject, operation.ve)],
         state,
         progress: Progress {
-            fraction: progress.and_then(|progress| progress.fraction).map(f64::from),
-            message: progress.map(|progress| progress.message.clone()).unwrap_or_default(),
+            fraction: progress
+                .and_then(|progress| progress.fraction)
+                .map(f64::from),
+            message: progress
+                .map(|progress| progress.message.clone())
+                .unwrap_or_default(),
         },
         error: error.map(|(code, text)| api_error(Failure::from_journal(code, text))),
         created: timestamp(operation.created),
@@ -143,8 +161,16 @@ pub(crate) fn event(event: registry::Event) -> Event {
 }
 
 fn subject(name: &str, ve: Option<u32>) -> Subject {
-    let kind = if ve.is_some() { SubjectKind::Ve } else { SubjectKind::Template };
-    Subject { kind, name: name.to_owned(), id: ve }
+    let kind = if ve.is_some() {
+        SubjectKind::Ve
+    } else {
+        SubjectKind::Template
+    };
+    Subject {
+        kind,
+        name: name.to_owned(),
+        id: ve,
+    }
 }
 
 /// Names that the wire carries, which may be anything, to be found or refused by the engine.

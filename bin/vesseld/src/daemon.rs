@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use api::latest::{ApiError, ErrorCode};
@@ -21,6 +21,9 @@ use crate::mechanisms::NodeMechanisms;
 
 /// Notices that a slow listener may fall behind by before it has to look for itself.
 const NOTICES_KEPT: usize = 4_096;
+
+/// How often the node's part of the network is looked at: 5 ms of work.
+const NETWORK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The daemon.
 #[derive(Debug)]
@@ -42,7 +45,9 @@ pub(crate) struct Up {
 
 /// Seconds since 1970. A clock before that counts as 1970.
 fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
 }
 
 /// Prepares the node at `root` as chosen, if it was not: pool and configuration. True when
@@ -58,6 +63,8 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
         return Ok(false);
     }
     let config = Config::choose(choices)?;
+    kernel::probe::Features::probe().require_needed()?;
+    refuse_used_networks(&config)?;
     std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
     let created = Pool::create(
         &host::pool_source(root, &config.pool),
@@ -69,6 +76,19 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     }
     config.save(root)?;
     Ok(true)
+}
+
+/// Refuses ranges that the host uses already: VEs there and hosts there would hide each other.
+fn refuse_used_networks(config: &Config) -> Result<()> {
+    let mut netlink = network::Netlink::open()?;
+    for range in &config.networks {
+        if let Some(used) = network::uplink::overlaps(&mut netlink, *range)?.first() {
+            bail!(
+                "the network {range} is not free: this host uses {used}; choose another with --network"
+            );
+        }
+    }
+    Ok(())
 }
 
 impl Daemon {
@@ -89,18 +109,25 @@ impl Daemon {
     pub(crate) fn up(&self) -> Result<Arc<Up>, ApiError> {
         self.up_if_prepared().ok_or_else(|| {
             let message = format!("the node at {} is not prepared yet", self.root.display());
-            ApiError::new(ErrorCode::WrongState, message)
-                .with_hint("prepare it with `vessel init`; `vessel doctor` shows what this host has")
+            ApiError::new(ErrorCode::WrongState, message).with_hint(
+                "prepare it with `vessel init`; `vessel doctor` shows what this host has",
+            )
         })
     }
 
     pub(crate) fn up_if_prepared(&self) -> Option<Arc<Up>> {
-        self.up.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.up
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Takes the node down, so that nothing of it is used any more.
     pub(crate) fn take_down(&self) -> Option<Arc<Up>> {
-        self.up.write().unwrap_or_else(PoisonError::into_inner).take()
+        self.up
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Brings a prepared node up: parts, registry, recovery, and the VEs that start with it.
@@ -124,7 +151,10 @@ impl Daemon {
             // Without a listener nobody has to hear.
             publish: Box::new(move |notice| drop(notices.send(notice))),
         });
-        for finding in engine.recover().map_err(|failure| anyhow::anyhow!("{failure}"))? {
+        for finding in engine
+            .recover()
+            .map_err(|failure| anyhow::anyhow!("{failure}"))?
+        {
             tracing::info!("recovery: {finding}");
         }
         let up = Arc::new(Up { host, engine });
@@ -134,9 +164,16 @@ impl Daemon {
         std::thread::Builder::new()
             .name("events".to_owned())
             .spawn(move || daemon.listen(&listener, events))?;
+        let watched = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("network".to_owned())
+            .spawn(move || watched.watch_network())?;
         std::thread::Builder::new()
             .name("autostart".to_owned())
-            .spawn(move || up.engine.autostart(|operation| wait_for(&up.engine, operation)))?;
+            .spawn(move || {
+                up.engine
+                    .autostart(|operation| wait_for(&up.engine, operation))
+            })?;
         Ok(())
     }
 
@@ -164,12 +201,28 @@ impl Daemon {
         }
     }
 
+    /// Sets the node's part of the network up again when another program took it away, as reloading
+    /// a firewall does. Ends with the daemon or the node.
+    fn watch_network(&self) {
+        while let Some(up) = self.up_if_prepared() {
+            if let Err(error) = up.host.restore_network() {
+                tracing::warn!("the node's network cannot be set up again: {error:#}");
+            }
+            drop(up);
+            std::thread::sleep(NETWORK_INTERVAL);
+        }
+    }
+
     /// Starts another launcher, hands it the VEs that run, and settles those that ended between.
     fn replace_launcher(&self, up: &Up) -> Result<Events> {
         let (client, events) = launcher::connect(&self.root)?;
+        client.hold(up.host.groups.lock())?;
         up.host.launcher.replace(client);
         let records = up.engine.registry().ves()?;
-        let known = records.iter().filter_map(|r| Some((r.spec.id, r.run.clone()?))).collect();
+        let known = records
+            .iter()
+            .filter_map(|r| Some((r.spec.id, r.run.clone()?)))
+            .collect();
         let mechanisms = NodeMechanisms(Arc::clone(&up.host));
         let running = engine::Mechanisms::running(&mechanisms, &known)
             .map_err(|fault: Fault| anyhow::anyhow!(fault.message))?;
@@ -198,6 +251,6 @@ fn run_lane(work: Box<dyn FnOnce() + Send>) {
 /// Waits until an operation has ended, looking every now and then: for the order of starts.
 pub(crate) fn wait_for(engine: &Engine, operation: i64) {
     while engine.ticket(operation).is_some() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -56,7 +56,11 @@ fn network_rows() -> Vec<DoctorRow> {
         .into_iter()
         .map(|finding| DoctorRow {
             check: "network".to_owned(),
-            diagnosis: if finding.fatal { Diagnosis::Missing } else { Diagnosis::Warning },
+            diagnosis: if finding.fatal {
+                Diagnosis::Missing
+            } else {
+                Diagnosis::Warning
+            },
             found: finding.what,
             remedy: Some(finding.remedy),
         })
@@ -68,7 +72,11 @@ fn launcher_row() -> DoctorRow {
     let found = program.as_ref().is_ok_and(|program| program.is_file());
     DoctorRow {
         check: "launcher".to_owned(),
-        diagnosis: if found { Diagnosis::Ok } else { Diagnosis::Missing },
+        diagnosis: if found {
+            Diagnosis::Ok
+        } else {
+            Diagnosis::Missing
+        },
         found: match &program {
             Ok(program) if found => program.display().to_string(),
             Ok(program) => format!("{} is not there", program.display()),
@@ -80,7 +88,11 @@ fn launcher_row() -> DoctorRow {
 
 fn node_row(root: &Path) -> DoctorRow {
     let (diagnosis, found, remedy) = match Config::load(root) {
-        Ok(Some(config)) => (Diagnosis::Ok, format!("{}, pool: {}", root.display(), config.pool), None),
+        Ok(Some(config)) => (
+            Diagnosis::Ok,
+            format!("{}, pool: {}", root.display(), config.pool),
+            None,
+        ),
         Ok(None) => (
             Diagnosis::Warning,
             format!("no node is prepared at {}", root.display()),
@@ -92,5 +104,10 @@ fn node_row(root: &Path) -> DoctorRow {
             Some("bring back a copy of node.toml".to_owned()),
         ),
     };
-    DoctorRow { check: "node".to_owned(), diagnosis, found, remedy }
+    DoctorRow {
+        check: "node".to_owned(),
+        diagnosis,
+        found,
+        remedy,
+    }
 }

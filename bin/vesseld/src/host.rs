@@ -39,9 +39,10 @@ pub(crate) fn pool_mount(root: &Path) -> PathBuf {
 /// The pool's source as its configuration names it.
 pub(crate) fn pool_source(root: &Path, config: &PoolConfig) -> pool::Source {
     match config {
-        PoolConfig::Loop { size_bytes } => {
-            pool::Source::LoopFile { path: root.join("pool.img"), size_bytes: *size_bytes }
-        }
+        PoolConfig::Loop { size_bytes } => pool::Source::LoopFile {
+            path: root.join("pool.img"),
+            size_bytes: *size_bytes,
+        },
         PoolConfig::Device { path } => pool::Source::Device(path.clone()),
         PoolConfig::Folder { path } => pool::Source::Directory(path.clone()),
     }
@@ -65,7 +66,10 @@ impl Host {
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let layout = Layout::detect()?;
-        let groups = NodeGroup::open(&layout, config.first()?, None)?;
+        let (mut client, events) = crate::launcher::connect(root)?;
+        let groups = NodeGroup::open(&layout, config.first()?, client.take_held())?;
+        // Held there, too, the numbers stay this node's while no daemon runs.
+        client.hold(groups.lock())?;
         let pool = Pool::open(
             &pool_source(root, &config.pool),
             &pool_mount(root),
@@ -74,10 +78,10 @@ impl Host {
         for warning in pool.warnings() {
             tracing::warn!("pool: {warning}");
         }
-        let catalogue = Catalogue::open(&pool_mount(root).join("templates"))?;
+        count_io(&pool, &groups)?;
+        let catalogue = Catalogue::open(pool.templates_path())?;
         let mut netlink = Netlink::open()?;
         network::node::prepare(&mut netlink, &node_network(&config)?)?;
-        let (client, events) = crate::launcher::connect(root)?;
         let host = Self {
             root: root.to_owned(),
             config,
@@ -96,6 +100,17 @@ impl Host {
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets the node's part of the network up again if something of it is gone.
+    pub(crate) fn restore_network(&self) -> Result<()> {
+        let network = node_network(&self.config)?;
+        let mut netlink = self.netlink();
+        if !network::node::intact(&mut netlink, &network)? {
+            tracing::warn!("something else changed the node's network; setting it up again");
+            network::node::prepare(&mut netlink, &network)?;
+        }
+        Ok(())
+    }
+
     /// Folder of a VE's console log.
     pub(crate) fn log_folder(&self, id: VeId) -> PathBuf {
         self.root.join("log").join(id.to_string())
@@ -107,11 +122,18 @@ impl Host {
     }
 
     /// The layers of a VE's root.
-    pub(crate) fn root_spec(&self, id: VeId, template: &ve::Name) -> Result<runtime::RootSpec, Fault> {
+    pub(crate) fn root_spec(
+        &self,
+        id: VeId,
+        template: &ve::Name,
+    ) -> Result<runtime::RootSpec, Fault> {
         let damaged = |error: &dyn std::error::Error| {
             Fault::new(error.to_string()).with_hint("`vessel template verify` tells more")
         };
-        let layers = self.catalogue.open_layers(template).map_err(|error| damaged(&error))?;
+        let layers = self
+            .catalogue
+            .open_layers(template)
+            .map_err(|error| damaged(&error))?;
         Ok(runtime::RootSpec {
             lower: runtime::Lower::Composefs {
                 image: path_of(&layers.image).map_err(|error| damaged(&error))?,
@@ -120,6 +142,20 @@ impl Host {
             private: self.private(id),
         })
     }
+}
+
+/// Counts what VEs read and write on the devices of the pool.
+fn count_io(pool: &Pool, groups: &NodeGroup) -> Result<()> {
+    for device in pool.health()?.devices {
+        let status = rustix::fs::stat(&device.path)
+            .with_context(|| format!("cannot look at {}", device.path.display()))?;
+        let (major, minor) = (
+            rustix::fs::major(status.st_rdev),
+            rustix::fs::minor(status.st_rdev),
+        );
+        groups.count_io_of(major, minor)?;
+    }
+    Ok(())
 }
 
 /// Where an open file lies, in the node's mount namespace, which is the launcher's, too.

@@ -121,7 +121,12 @@ impl Launcher {
 
     /// Lets the launcher forget the ends of a VE's inits. Who waits for one here still gets it.
     pub(crate) fn acknowledge(&self, id: VeId) {
-        let ended: Vec<_> = self.exits().keys().filter(|(ve, _)| *ve == id).copied().collect();
+        let ended: Vec<_> = self
+            .exits()
+            .keys()
+            .filter(|(ve, _)| *ve == id)
+            .copied()
+            .collect();
         for (id, pid) in ended {
             // A launcher that is gone has nothing left to forget.
             let _ = self.client().acknowledge(id, pid);

@@ -40,7 +40,12 @@ const BLOCKING_THREADS_MAX: usize = 2_048;
 #[command(version, about, long_about = None, after_help = "Example: vesseld --root /var/lib/vessel")]
 struct Arguments {
     /// Folder of the node: its configuration, registry, pool and sockets.
-    #[arg(long, env = "VESSEL_ROOT", default_value = "/var/lib/vessel", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "VESSEL_ROOT",
+        default_value = "/var/lib/vessel",
+        value_name = "DIR"
+    )]
     root: PathBuf,
     /// Prepare the node as `vessel init` does, print what came of it as JSON, and end.
     #[arg(long)]
@@ -68,7 +73,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env("VESSEL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -125,6 +133,11 @@ async fn serve(root: &Path) -> Result<()> {
     };
     server::serve(listener, Arc::new(NodeDoor(Arc::clone(&daemon))), shutdown).await;
     let _ = daemon.ending.send(true);
+    // Nobody answers there any more. A destroyed node has left its root empty, to go with it.
+    std::fs::remove_file(root.join("vessel.sock")).context("cannot remove the socket")?;
+    if Config::load(root)?.is_none() {
+        let _ = std::fs::remove_dir(root);
+    }
     Ok(())
 }
 
@@ -141,7 +154,10 @@ fn init_only(root: &Path, arguments: &Arguments) -> Result<()> {
     print(&serde_json::json!({ "changed": changed, "root": root }))
 }
 
-#[expect(clippy::print_stdout, reason = "the program's answer, for the command line that ran it")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the program's answer, for the command line that ran it"
+)]
 fn print(value: &impl serde::Serialize) -> Result<()> {
     println!("{}", serde_json::to_string(value)?);
     Ok(())
@@ -163,7 +179,12 @@ fn lock(root: &Path) -> Result<OwnedFd> {
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
-        |_| anyhow::anyhow!("another vesseld runs on {}; use that one, or end it first", root.display()),
+        |_| {
+            anyhow::anyhow!(
+                "another vesseld runs on {}; use that one, or end it first",
+                root.display()
+            )
+        },
     )?;
     Ok(file.into())
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Fault, FailureKind, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
+use engine::{FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
 use policy::InUse;
 use registry::{Run, VeRecord};
 use runtime::{CgroupEntry, ConsoleLog, Facts, InitKind, LaunchSpec, NetworkSpec, VeState};
@@ -48,21 +48,30 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn address_check(&self, address: IpAddr) -> Result<(), Fault> {
-        network::address::check(address)
-            .map_err(|error| fault(&error).of_kind(FailureKind::Usage))
+        network::address::check(address).map_err(|error| fault(&error).of_kind(FailureKind::Usage))
     }
 
     fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault> {
-        self.0.pool.private_create(id, disk.map(Bytes::get)).map_err(|error| pool_fault(&error))
+        self.0
+            .pool
+            .private_create(id, disk.map(Bytes::get))
+            .map_err(|error| pool_fault(&error))
     }
 
     fn area_remove(&self, id: VeId) -> Result<(), Fault> {
-        self.0.pool.private_remove(id).map_err(|error| pool_fault(&error))?;
+        self.0
+            .pool
+            .private_remove(id)
+            .map_err(|error| pool_fault(&error))?;
         remove_folder(&self.0.log_folder(id))
     }
 
     fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
-        let group = self.0.groups.create(spec.id).map_err(|error| fault(&error))?;
+        let group = self
+            .0
+            .groups
+            .create(spec.id)
+            .map_err(|error| fault(&error))?;
         apply(&group, &spec.limits)
     }
 
@@ -73,7 +82,12 @@ impl Mechanisms for NodeMechanisms {
         let folder = self.0.log_folder(record.spec.id);
         std::fs::create_dir_all(&folder)
             .map_err(|error| Fault::new(format!("cannot make {}: {error}", folder.display())))?;
-        let entry = self.0.groups.ve(record.spec.id).entry().map_err(|error| fault(&error))?;
+        let entry = self
+            .0
+            .groups
+            .ve(record.spec.id)
+            .entry()
+            .map_err(|error| fault(&error))?;
         // The launcher keeps the end of an init until it is dealt with, and here it is: this VE's lane
         // has come to its next init.
         self.0.launcher.acknowledge(record.spec.id);
@@ -83,7 +97,11 @@ impl Mechanisms for NodeMechanisms {
             .client()
             .launch(&launch, &cgroup_entry(&entry))
             .map_err(|error| fault(&error))?;
-        Ok(Running { run: self.run(launched), ready: launch.kind == InitKind::Other })
+        self.announce(&record.spec.addresses)?;
+        Ok(Running {
+            run: self.run(launched),
+            ready: launch.kind == InitKind::Other,
+        })
     }
 
     fn end(
@@ -100,7 +118,10 @@ impl Mechanisms for NodeMechanisms {
         };
         if let (Patience::Until(timeout), Some(template)) = (patience, template) {
             // An init that cannot be asked is killed below.
-            if launcher.client().signal(id, self.stop_signal(template)).is_ok()
+            if launcher
+                .client()
+                .signal(id, self.stop_signal(template))
+                .is_ok()
                 && let Some(exit) = launcher.wait_exit(id, pid, timeout, cancelled)
             {
                 self.kill_stray(id)?;
@@ -113,11 +134,13 @@ impl Mechanisms for NodeMechanisms {
         // Gone by itself, or killed by this: either way its end is told.
         let _ = launcher.client().kill(id);
         self.kill_stray(id)?;
-        launcher.wait_exit(id, pid, KILL_TIMEOUT, &|| false).ok_or_else(|| {
-            Fault::new("its processes were killed and are not gone yet").with_hint(
-                "a process may wait for a disk that does not answer; try again, or see `dmesg`",
-            )
-        })
+        launcher
+            .wait_exit(id, pid, KILL_TIMEOUT, &|| false)
+            .ok_or_else(|| {
+                Fault::new("its processes were killed and are not gone yet").with_hint(
+                    "a process may wait for a disk that does not answer; try again, or see `dmesg`",
+                )
+            })
     }
 
     fn clear(&self, id: VeId) -> Result<(), Fault> {
@@ -136,24 +159,39 @@ impl Mechanisms for NodeMechanisms {
         let held: Vec<_> = listed.iter().map(|status| status.id).collect();
         for (id, run) in known.iter().filter(|(id, _)| !held.contains(id)) {
             if run.boot_id == self.0.boot_id {
-                let init =
-                    runtime::protocol::Launched { pid: run.pid, start_time: run.start_time_ticks };
+                let init = runtime::protocol::Launched {
+                    pid: run.pid,
+                    start_time: run.start_time_ticks,
+                };
                 // Refused when it ended meanwhile: then it is not among those that run.
                 let _ = client.adopt(*id, init);
             }
         }
         let listed = client.list().map_err(|error| fault(&error))?;
-        let living = listed.into_iter().filter(|s| !matches!(s.state, VeState::Exited(_)));
+        let living = listed
+            .into_iter()
+            .filter(|s| !matches!(s.state, VeState::Exited(_)));
         Ok(living
             .map(|status| {
                 let ready = status.state == VeState::Ready;
-                (status.id, Running { run: self.run(status.init), ready })
+                (
+                    status.id,
+                    Running {
+                        run: self.run(status.init),
+                        ready,
+                    },
+                )
             })
             .collect())
     }
 
     fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault> {
-        let listed = self.0.launcher.client().list().map_err(|error| fault(&error))?;
+        let listed = self
+            .0
+            .launcher
+            .client()
+            .list()
+            .map_err(|error| fault(&error))?;
         let exits = listed.into_iter().filter_map(|status| match status.state {
             VeState::Exited(exit) => Some((status.id, (self.run(status.init), exit))),
             _ => None,
@@ -166,22 +204,46 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn freeze(&self, id: VeId) -> Result<(), Fault> {
-        self.0.groups.ve(id).freeze(FREEZE_TIMEOUT).map_err(|error| fault(&error))
+        self.0
+            .groups
+            .ve(id)
+            .freeze(FREEZE_TIMEOUT)
+            .map_err(|error| fault(&error))
     }
 
     fn thaw(&self, id: VeId) -> Result<(), Fault> {
-        self.0.groups.ve(id).thaw(FREEZE_TIMEOUT).map_err(|error| fault(&error))
+        self.0
+            .groups
+            .ve(id)
+            .thaw(FREEZE_TIMEOUT)
+            .map_err(|error| fault(&error))
     }
 
     fn frozen(&self, id: VeId) -> Result<bool, Fault> {
-        self.0.groups.ve(id).is_frozen().map_err(|error| fault(&error))
+        self.0
+            .groups
+            .ve(id)
+            .is_frozen()
+            .map_err(|error| fault(&error))
     }
 
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {
-        let disk = self.0.pool.private_usage(id).map_err(|error| pool_fault(&error))?;
-        let mut in_use = InUse { disk_bytes: Some(disk), ..InUse::default() };
+        let disk = self
+            .0
+            .pool
+            .private_usage(id)
+            .map_err(|error| pool_fault(&error))?;
+        let mut in_use = InUse {
+            disk_bytes: Some(disk),
+            ..InUse::default()
+        };
         if running {
-            let usage = self.0.groups.ve(id).usage().map_err(|error| fault(&error))?;
+            let usage = self
+                .0
+                .groups
+                .ve(id)
+                .usage()
+                .map_err(|error| fault(&error))?;
             in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
             in_use.processes = Some(usage.processes);
         }
@@ -190,40 +252,98 @@ impl Mechanisms for NodeMechanisms {
 
     fn limits_apply(&self, id: VeId, limits: &Limits, running: bool) -> Result<(), Fault> {
         let disk = limits.disk.map(Bytes::get);
-        self.0.pool.private_limit_set(id, disk).map_err(|error| pool_fault(&error))?;
-        if running { apply(&self.0.groups.ve(id), limits) } else { Ok(()) }
+        self.0
+            .pool
+            .private_limit_set(id, disk)
+            .map_err(|error| pool_fault(&error))?;
+        if running {
+            apply(&self.0.groups.ve(id), limits)
+        } else {
+            Ok(())
+        }
     }
 
     fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
         network::link::set_addresses(&mut self.0.netlink(), id, old, new)
             .map_err(|error| fault(&error))?;
-        let Some(pid) = self.pid(id)? else { return Ok(()) };
+        self.withdraw(old)?;
+        self.announce(new)?;
+        let Some(pid) = self.pid(id)? else {
+            return Ok(());
+        };
         set_addresses_inside(pid, old, new)
     }
 
     fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
         let mut findings = Vec::new();
-        let swept = self.0.pool.private_sweep(keep).map_err(|error| fault(&error))?;
-        findings.extend(swept.removed.iter().map(|found| format!("removed from the pool: {found:?}")));
+        let swept = self
+            .0
+            .pool
+            .private_sweep(keep)
+            .map_err(|error| fault(&error))?;
+        findings.extend(
+            swept
+                .removed
+                .iter()
+                .map(|found| format!("removed from the pool: {found:?}")),
+        );
         let failed = swept.failed.iter();
         findings.extend(failed.map(|(id, error)| format!("the area of {id} stays: {error}")));
         let groups = self.0.groups.list().map_err(|error| fault(&error))?;
         for id in groups.into_iter().filter(|id| !keep.contains(id)) {
             self.kill_stray(id)?;
             self.0.groups.remove(id).map_err(|error| fault(&error))?;
-            findings.push(format!("removed the control groups of {id}, which is no VE"));
+            findings.push(format!(
+                "removed the control groups of {id}, which is no VE"
+            ));
         }
         let mut netlink = self.0.netlink();
-        let ids = crate::host::node_network(&self.0.config).map_err(|e| Fault::new(e.to_string()))?.ids;
+        let ids = crate::host::node_network(&self.0.config)
+            .map_err(|e| Fault::new(e.to_string()))?
+            .ids;
         let links = network::link::list(&mut netlink, ids).map_err(|error| fault(&error))?;
         let stray: Vec<_> = links.into_iter().filter(|id| !keep.contains(id)).collect();
         network::link::remove_if_present(&mut netlink, &stray).map_err(|error| fault(&error))?;
-        findings.extend(stray.iter().map(|id| format!("removed the link of {id}, which is no VE")));
+        findings.extend(
+            stray
+                .iter()
+                .map(|id| format!("removed the link of {id}, which is no VE")),
+        );
         Ok(findings)
     }
 }
 
 impl NodeMechanisms {
+    /// Addresses that do not lie in the node's own ranges, and so may belong to a network that the
+    /// node itself is in: there it has to answer for them.
+    fn foreign(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let ranges = &self.0.config.networks;
+        let own = |address: &&IpAddr| ranges.iter().any(|range| range.contains(*address));
+        addresses
+            .iter()
+            .filter(|address| !own(address))
+            .copied()
+            .collect()
+    }
+
+    fn announce(&self, addresses: &[IpAddr]) -> Result<(), Fault> {
+        let foreign = self.foreign(addresses);
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        network::uplink::announce(&mut self.0.netlink(), &foreign)
+            .map(drop)
+            .map_err(|error| fault(&error))
+    }
+
+    fn withdraw(&self, addresses: &[IpAddr]) -> Result<(), Fault> {
+        let foreign = self.foreign(addresses);
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        network::uplink::withdraw(&mut self.0.netlink(), &foreign).map_err(|error| fault(&error))
+    }
+
     fn run(&self, init: runtime::protocol::Launched) -> Run {
         Run {
             pid: init.pid,
@@ -234,18 +354,32 @@ impl NodeMechanisms {
 
     /// Process number of the init that the launcher holds for this VE, also when it just ended.
     fn pid(&self, id: VeId) -> Result<Option<u32>, Fault> {
-        let listed = self.0.launcher.client().list().map_err(|error| fault(&error))?;
-        Ok(listed.iter().find(|status| status.id == id).map(|status| status.init.pid))
+        let listed = self
+            .0
+            .launcher
+            .client()
+            .list()
+            .map_err(|error| fault(&error))?;
+        Ok(listed
+            .iter()
+            .find(|status| status.id == id)
+            .map(|status| status.init.pid))
     }
 
     /// Kills what is left in a VE's groups: processes that were entered from outside.
     fn kill_stray(&self, id: VeId) -> Result<(), Fault> {
-        self.0.groups.ve(id).kill_all(KILL_TIMEOUT).map_err(|error| fault(&error))
+        self.0
+            .groups
+            .ve(id)
+            .kill_all(KILL_TIMEOUT)
+            .map_err(|error| fault(&error))
     }
 
     /// The signal on which an init of this template ends everything and powers off.
     fn stop_signal(&self, template: &Name) -> i32 {
-        templates::init(&self.0, template).map_or(templates::SIGNAL_TERMINATE, |init| templates::stop_signal(&init))
+        templates::init(&self.0, template).map_or(templates::SIGNAL_TERMINATE, |init| {
+            templates::stop_signal(&init)
+        })
     }
 
     fn launch_spec(&self, record: &VeRecord) -> Result<LaunchSpec, Fault> {
@@ -261,7 +395,10 @@ impl NodeMechanisms {
         launch.nesting = spec.nesting;
         launch.facts = facts(record)?;
         if !spec.addresses.is_empty() {
-            launch.network = Some(NetworkSpec { addresses: spec.addresses.clone(), mtu: None });
+            launch.network = Some(NetworkSpec {
+                addresses: spec.addresses.clone(),
+                mtu: None,
+            });
         }
         Ok(launch)
     }
@@ -279,7 +416,9 @@ fn facts(record: &VeRecord) -> Result<Facts, Fault> {
     };
     if let Some(first_boot) = &record.first_boot {
         facts.machine_id = Some(uuid::Uuid::new_v4().simple().to_string());
-        facts.root_password_hash.clone_from(&first_boot.root_password_hash);
+        facts
+            .root_password_hash
+            .clone_from(&first_boot.root_password_hash);
         facts.authorized_keys =
             (!first_boot.ssh_keys.is_empty()).then(|| first_boot.ssh_keys.clone());
         facts.ssh_host_keys = true;
@@ -293,8 +432,15 @@ fn hosts(spec: &Spec) -> String {
          ff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n",
     );
     let short = spec.hostname.split('.').next().unwrap_or_default();
-    let names = if short == spec.hostname { short.to_owned() } else { format!("{} {short}", spec.hostname) };
-    let own = spec.addresses.first().map_or("127.0.1.1".to_owned(), ToString::to_string);
+    let names = if short == spec.hostname {
+        short.to_owned()
+    } else {
+        format!("{} {short}", spec.hostname)
+    };
+    let own = spec
+        .addresses
+        .first()
+        .map_or("127.0.1.1".to_owned(), ToString::to_string);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{own} {names}");
     text
@@ -336,7 +482,11 @@ fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
     let applied = group.apply(&cgroup::Limits {
         cpu_limit_millicores: limits.cpu.map(ve::Cores::thousandths),
         cpu_share: limits.cpu_share,
-        cpu_set: limits.cpu_set.as_ref().map(|set| set.processors().to_vec()).unwrap_or_default(),
+        cpu_set: limits
+            .cpu_set
+            .as_ref()
+            .map(|set| set.processors().to_vec())
+            .unwrap_or_default(),
         memory_limit_bytes: limits.memory.map(Bytes::get),
         swap_limit_bytes: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes,
@@ -374,9 +524,10 @@ pub(crate) fn pool_fault(error: &pool::PrivateError) -> Fault {
 
 fn remove_folder(folder: &std::path::Path) -> Result<(), Fault> {
     match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Fault::new(format!("cannot remove {}: {error}", folder.display())))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::new(format!(
+            "cannot remove {}: {error}",
+            folder.display()
+        ))),
         _ => Ok(()),
     }
 }

@@ -64,8 +64,12 @@ fn manner(request: &StopRequest) -> StopManner {
     if request.kill {
         return StopManner::Kill;
     }
-    let timeout = request.timeout_ms.map_or(STOP_TIMEOUT_DEFAULT, Duration::from_millis);
-    StopManner::Ask { timeout: timeout.min(STOP_TIMEOUT_MAX) }
+    let timeout = request
+        .timeout_ms
+        .map_or(STOP_TIMEOUT_DEFAULT, Duration::from_millis);
+    StopManner::Ask {
+        timeout: timeout.min(STOP_TIMEOUT_MAX),
+    }
 }
 
 impl Node for NodeDoor {
@@ -90,7 +94,9 @@ impl Node for NodeDoor {
     }
 
     fn delete(&self, ve: VeKey, request: DeleteRequest) -> Reply<'_, Operation> {
-        let request = VeRequest::Delete { force: request.force };
+        let request = VeRequest::Delete {
+            force: request.force,
+        };
         Box::pin(self.with_up(move |up| ves::submit(up, &ve, request)))
     }
 
@@ -208,12 +214,16 @@ impl Node for NodeDoor {
 
     fn shutdown(&self, request: ShutdownRequest) -> Reply<'_, ()> {
         let door = self.clone();
-        Box::pin(blocking(move || crate::teardown::shut_down(&door.0, &request)))
+        Box::pin(blocking(move || {
+            crate::teardown::shut_down(&door.0, &request)
+        }))
     }
 
     fn destroy(&self, request: DestroyRequest) -> Reply<'_, ()> {
         let door = self.clone();
-        Box::pin(blocking(move || crate::teardown::destroy(&door.0, &request)))
+        Box::pin(blocking(move || {
+            crate::teardown::destroy(&door.0, &request)
+        }))
     }
 
     fn doctor(&self) -> Reply<'_, DoctorReport> {

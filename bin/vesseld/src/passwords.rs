@@ -21,7 +21,10 @@ pub(crate) fn hash(password: &str) -> Result<String, ApiError> {
         .hash_password(password.as_bytes())
         .map(|hash| hash.to_string())
         .map_err(|error| {
-            ApiError::new(ErrorCode::Failed, format!("the password cannot be hashed: {error}"))
+            ApiError::new(
+                ErrorCode::Failed,
+                format!("the password cannot be hashed: {error}"),
+            )
         })
 }
 

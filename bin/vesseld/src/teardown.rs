@@ -1,7 +1,7 @@
 //! Taking a node down: for a reboot of its host, or for ever.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use api::latest::{ApiError, DestroyRequest, ErrorCode, ShutdownRequest};
@@ -15,10 +15,15 @@ use crate::host::{self, Host};
 /// How long VEs are waited for when a client names no time.
 const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
+/// How long requests that are under way may use a node that is taken down.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Stops all VEs, and takes everything down that is not on disk. The daemon ends afterwards.
 pub(crate) fn shut_down(daemon: &Arc<Daemon>, request: &ShutdownRequest) -> Result<(), ApiError> {
     if let Some(up) = daemon.up_if_prepared() {
-        let timeout = request.timeout_ms.map_or(STOP_TIMEOUT_DEFAULT, Duration::from_millis);
+        let timeout = request
+            .timeout_ms
+            .map_or(STOP_TIMEOUT_DEFAULT, Duration::from_millis);
         let failed = stop_all(&up, StopManner::Ask { timeout })?;
         if let Some(message) = failed {
             return Err(ApiError::new(ErrorCode::Failed, message)
@@ -61,12 +66,17 @@ fn stop_all(up: &Up, manner: StopManner) -> Result<Option<String>, ApiError> {
     let mut failed = Vec::new();
     for wave in policy::stop_waves(records.iter().map(|record| &record.spec)) {
         let runs = |id: &VeId| {
-            records.iter().any(|record| record.spec.id == *id && record.state != State::Stopped)
+            records
+                .iter()
+                .any(|record| record.spec.id == *id && record.state != State::Stopped)
         };
         let mut operations = Vec::new();
         for id in wave.iter().filter(|id| runs(id)) {
             let request = VeRequest::Stop(manner);
-            match up.engine.submit(Request::Ve { reference: id.to_string(), request }) {
+            match up.engine.submit(Request::Ve {
+                reference: id.to_string(),
+                request,
+            }) {
                 Ok(submitted) => operations.push(submitted),
                 Err(failure) if failure.kind == engine::FailureKind::State => {}
                 Err(failure) => failed.push(failure.message),
@@ -88,37 +98,21 @@ fn stop_all(up: &Up, manner: StopManner) -> Result<Option<String>, ApiError> {
 /// Gives back everything of the node but its files: launcher, network, groups, pool.
 fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     daemon.take_down();
-    let mut waited = Duration::ZERO;
-    let mut shared = up;
-    // Requests that are under way end by themselves; what they hold is let go of then.
-    let up = loop {
-        match Arc::try_unwrap(shared) {
-            Ok(up) => break up,
-            Err(still) if waited > Duration::from_secs(10) => {
-                drop(still);
-                anyhow::bail!("clients still use the node; try again when they have ended");
-            }
-            Err(still) => {
-                shared = still;
-                std::thread::sleep(Duration::from_millis(20));
-                waited += Duration::from_millis(20);
-            }
-        }
-    };
-    let Up { host, engine } = up;
-    host.launcher.client().shutdown().context("the launcher does not end")?;
+    // Its end is also that of the thread that hears it.
+    up.host
+        .launcher
+        .client()
+        .shutdown()
+        .context("the launcher does not end")?;
+    let Up { host, engine } = sole(up)?;
     drop(engine);
-    let mut shared = host;
-    let host = loop {
-        match Arc::try_unwrap(shared) {
-            Ok(host) => break host,
-            Err(still) => {
-                shared = still;
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    };
-    let Host { pool, catalogue, groups, config, .. } = host;
+    let Host {
+        pool,
+        catalogue,
+        groups,
+        config,
+        ..
+    } = sole(host)?;
     let mut netlink = network::Netlink::open()?;
     network::node::remove(&mut netlink, &host::node_network(&config)?)?;
     groups.close_and_remove()?;
@@ -127,13 +121,37 @@ fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     Ok(())
 }
 
+/// Waits until nobody else uses something: requests that are under way end by themselves.
+fn sole<T>(mut shared: Arc<T>) -> Result<T> {
+    let until = Instant::now() + RELEASE_TIMEOUT;
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(sole) => return Ok(sole),
+            Err(_) if Instant::now() > until => {
+                anyhow::bail!("clients still use the node; try again when they have ended")
+            }
+            Err(still) => {
+                shared = still;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
 /// Removes what the node has below its root, and the root if nothing else is in it.
 fn remove_files(daemon: &Daemon) -> Result<()> {
     let root = &daemon.root;
     for folder in ["run", "log", "pool"] {
         gone(std::fs::remove_dir_all(root.join(folder)), folder)?;
     }
-    for file in ["node.toml", "registry.db", "registry.db-wal", "registry.db-shm", "pool.img", "vesseld.lock"] {
+    for file in [
+        "node.toml",
+        "registry.db",
+        "registry.db-wal",
+        "registry.db-shm",
+        "pool.img",
+        "vesseld.lock",
+    ] {
         gone(std::fs::remove_file(root.join(file)), file)?;
     }
     Ok(())
@@ -149,6 +167,9 @@ fn gone(result: std::io::Result<()>, what: &str) -> Result<()> {
 }
 
 fn failed_to_release(error: &anyhow::Error) -> ApiError {
-    ApiError::new(ErrorCode::Failed, format!("the node cannot be taken down: {error:#}"))
-        .with_hint("nothing is lost; start `vesseld` again if it ended, and repeat")
+    ApiError::new(
+        ErrorCode::Failed,
+        format!("the node cannot be taken down: {error:#}"),
+    )
+    .with_hint("nothing is lost; start `vesseld` again if it ended, and repeat")
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use engine::{Fault, FailureKind, Progress, ProgressSink, TemplateRequest};
+use engine::{FailureKind, Fault, Progress, ProgressSink, TemplateRequest};
 use registry::VeRecord;
 use runtime::InitKind as LaunchKind;
 use template::manifest::InitKind;
@@ -36,18 +36,25 @@ pub(crate) fn version(host: &Host, name: &Name) -> Result<Option<String>, Fault>
     }
     match host.catalogue.get(name) {
         Ok(manifest) => Ok(Some(manifest.version)),
-        Err(error) => Err(Fault::from_error(&error)
-            .with_hint(format!("remove it with `vessel template remove {name}` and make it anew"))),
+        Err(error) => Err(Fault::from_error(&error).with_hint(format!(
+            "remove it with `vessel template remove {name}` and make it anew"
+        ))),
     }
 }
 
 pub(crate) fn remove(host: &Host, name: &Name) -> Result<(), Fault> {
-    host.catalogue.remove(name).map(drop).map_err(|error| Fault::from_error(&error))
+    host.catalogue
+        .remove(name)
+        .map(drop)
+        .map_err(|error| Fault::from_error(&error))
 }
 
 /// The kind of init in a template.
 pub(crate) fn init(host: &Host, name: &Name) -> Result<InitKind, Fault> {
-    let manifest = host.catalogue.get(name).map_err(|error| Fault::from_error(&error))?;
+    let manifest = host
+        .catalogue
+        .get(name)
+        .map_err(|error| Fault::from_error(&error))?;
     Ok(manifest.init.map_or(InitKind::Other, |init| init.kind))
 }
 
@@ -83,11 +90,17 @@ pub(crate) fn work(
         }
         sink.report(told(&progress, &stage));
     };
-    let session = Session { progress: &report, cancel: &cancel };
+    let session = Session {
+        progress: &report,
+        cancel: &cancel,
+    };
     let result = match request {
-        TemplateRequest::Build { name, suite, packages, mirror } => {
-            build(host, name, suite, packages, mirror.as_deref(), session)
-        }
+        TemplateRequest::Build {
+            name,
+            suite,
+            packages,
+            mirror,
+        } => build(host, name, suite, packages, mirror.as_deref(), session),
         TemplateRequest::Import { name, source } => import(host, name, source, session),
         TemplateRequest::Verify { name } => verify(host, name, session),
         TemplateRequest::Remove { name } => remove(host, name),
@@ -112,12 +125,18 @@ fn told(progress: &template::Progress<'_>, stage: &Mutex<String>) -> Progress {
             words.to_owned()
         }
         template::Progress::Message(message) => (*message).to_owned(),
-        template::Progress::Read { inodes, content_bytes } => {
+        template::Progress::Read {
+            inodes,
+            content_bytes,
+        } => {
             let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
             format!("{stage}: {inodes} files, {} MiB", content_bytes >> 20)
         }
     };
-    Progress { fraction: None, message }
+    Progress {
+        fraction: None,
+        message,
+    }
 }
 
 fn build(
@@ -144,7 +163,10 @@ fn build(
 fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Result<(), Fault> {
     let source = ImportSource::detect(source)
         .map_err(|error| Fault::from_error(&error).of_kind(FailureKind::NotFound))?;
-    let request = ImportRequest { name: name.clone(), source };
+    let request = ImportRequest {
+        name: name.clone(),
+        source,
+    };
     host.catalogue
         .import(&request, session)
         .map(drop)
@@ -152,14 +174,24 @@ fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Resul
 }
 
 fn verify(host: &Host, name: &Name, session: Session<'_>) -> Result<(), Fault> {
-    let verification =
-        host.catalogue.verify(name, session).map_err(|error| Fault::from_error(&error))?;
-    let damage: Vec<_> = verification.damage.iter().take(5).map(ToString::to_string).collect();
+    let verification = host
+        .catalogue
+        .verify(name, session)
+        .map_err(|error| Fault::from_error(&error))?;
+    let damage: Vec<_> = verification
+        .damage
+        .iter()
+        .take(5)
+        .map(ToString::to_string)
+        .collect();
     if damage.is_empty() {
         return Ok(());
     }
     let count = verification.damage.len();
-    let message = format!("template `{name}` is damaged in {count} places: {}", damage.join("; "));
+    let message = format!(
+        "template `{name}` is damaged in {count} places: {}",
+        damage.join("; ")
+    );
     Err(Fault::new(message).with_hint(
         "check the disk with `vessel pool show`; then make the template anew from its source",
     ))
@@ -174,12 +206,17 @@ fn log_file(host: &Host, name: &Name) -> PathBuf {
 ///
 /// Memory is 0 until it is measured through the page cache: it is never guessed.
 pub(crate) fn saved_bytes(host: &Host, records: &[VeRecord]) -> Saved {
-    let Ok(listing) = host.catalogue.list() else { return Saved::default() };
+    let Ok(listing) = host.catalogue.list() else {
+        return Saved::default();
+    };
     let disk = listing
         .templates
         .iter()
         .map(|manifest| {
-            let ves = records.iter().filter(|r| r.spec.template.as_str() == manifest.name).count();
+            let ves = records
+                .iter()
+                .filter(|r| r.spec.template.as_str() == manifest.name)
+                .count();
             let sizes = &manifest.sizes;
             let shared_among_templates = sizes.content_bytes.saturating_sub(sizes.new_bytes);
             sizes.content_bytes * ves.saturating_sub(1) as u64 + shared_among_templates

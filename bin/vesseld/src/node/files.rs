@@ -30,11 +30,7 @@ enum Direction {
     In,
 }
 
-pub(super) async fn get(
-    door: &NodeDoor,
-    ve: VeKey,
-    path: String,
-) -> Result<ByteSource, ApiError> {
+pub(super) async fn get(door: &NodeDoor, ve: VeKey, path: String) -> Result<ByteSource, ApiError> {
     let output = pack(door, ve, path).await?;
     Ok(Box::new(output))
 }
@@ -57,11 +53,7 @@ pub(super) async fn put(
     copied.map(drop).map_err(|error| failed(&error.to_string()))
 }
 
-pub(super) async fn is_folder(
-    door: &NodeDoor,
-    ve: VeKey,
-    path: String,
-) -> Result<bool, ApiError> {
+pub(super) async fn is_folder(door: &NodeDoor, ve: VeKey, path: String) -> Result<bool, ApiError> {
     // With `/.` behind it a path leads through links to a folder, and to nothing else.
     let through = format!("{}/.", path.trim_end_matches('/'));
     if let Some(kind) = first_kind(door, ve.clone(), through).await? {
@@ -69,30 +61,29 @@ pub(super) async fn is_folder(
     }
     match first_kind(door, ve, path.clone()).await? {
         Some(_) => Ok(false),
-        None => Err(ApiError::new(ErrorCode::NotFound, format!("there is no `{path}` in it"))),
+        None => Err(ApiError::new(
+            ErrorCode::NotFound,
+            format!("there is no `{path}` in it"),
+        )),
     }
 }
 
 /// The kind of what a path leads to; nothing where there is nothing.
-async fn first_kind(
-    door: &NodeDoor,
-    ve: VeKey,
-    path: String,
-) -> Result<Option<u8>, ApiError> {
+async fn first_kind(door: &NodeDoor, ve: VeKey, path: String) -> Result<Option<u8>, ApiError> {
     let mut output = match pack(door, ve, path).await {
         Ok(output) => output,
         Err(error) if error.code == ErrorCode::Failed => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut header = [0; HEADER_BYTES];
-    Ok(output.read_exact(&mut header).await.ok().map(|_| header[KIND_OFFSET]))
+    Ok(output
+        .read_exact(&mut header)
+        .await
+        .ok()
+        .map(|_| header[KIND_OFFSET]))
 }
 
-async fn pack(
-    door: &NodeDoor,
-    ve: VeKey,
-    path: String,
-) -> Result<CheckedOutput, ApiError> {
+async fn pack(door: &NodeDoor, ve: VeKey, path: String) -> Result<CheckedOutput, ApiError> {
     check_path(&path)?;
     let up = door.0.up()?;
     let (output, theirs) =
@@ -124,7 +115,10 @@ fn transfer(
         .then(|| host.groups.ve(id).exec_entry())
         .transpose()
         .map_err(|error| failed(&error.to_string()))?;
-    let entry = entry.as_ref().map(crate::mechanisms::cgroup_entry).unwrap_or_default();
+    let entry = entry
+        .as_ref()
+        .map(crate::mechanisms::cgroup_entry)
+        .unwrap_or_default();
     let client = host.launcher.client();
     match direction {
         Direction::Out => client.pack(id, stopped.as_ref(), path, pipe.as_fd(), &entry),
@@ -136,7 +130,9 @@ fn transfer(
 fn verdict(task: &Task) -> Result<(), String> {
     match task.wait() {
         Ok(end) if end.code == 0 => Ok(()),
-        Ok(end) => Err(end.message.unwrap_or_else(|| format!("it ended with code {}", end.code))),
+        Ok(end) => Err(end
+            .message
+            .unwrap_or_else(|| format!("it ended with code {}", end.code))),
         Err(error) => Err(engine::Fault::from_error(&error).message),
     }
 }
@@ -145,10 +141,16 @@ fn check_path(path: &str) -> Result<(), ApiError> {
     if path.starts_with('/') && !path.contains('\0') {
         return Ok(());
     }
-    Err(ApiError::new(ErrorCode::Usage, format!("`{path}` is not an absolute path in a VE"))
-        .with_hint("write it as NAME:/path"))
+    Err(ApiError::new(
+        ErrorCode::Usage,
+        format!("`{path}` is not an absolute path in a VE"),
+    )
+    .with_hint("write it as NAME:/path"))
 }
 
 fn failed(message: &str) -> ApiError {
-    ApiError::new(ErrorCode::Failed, format!("the files cannot be copied: {message}"))
+    ApiError::new(
+        ErrorCode::Failed,
+        format!("the files cannot be copied: {message}"),
+    )
 }

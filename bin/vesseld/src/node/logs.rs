@@ -24,14 +24,19 @@ pub(super) async fn read(
         .await?;
     let path = folder.join("console.log");
     let kept = kept(&path).await.map_err(|error| {
-        ApiError::new(ErrorCode::Failed, format!("the log cannot be read: {error}"))
+        ApiError::new(
+            ErrorCode::Failed,
+            format!("the log cannot be read: {error}"),
+        )
     })?;
     let start = filter.lines.map_or(0, |lines| start_of_last(&kept, lines));
     if !filter.follow {
         return Ok(Box::new(std::io::Cursor::new(kept[start..].to_vec())));
     }
     let (mut to, from) = tokio::io::duplex(BUFFER_BYTES);
-    let end = tokio::fs::metadata(&path).await.map_or(0, |metadata| metadata.len());
+    let end = tokio::fs::metadata(&path)
+        .await
+        .map_or(0, |metadata| metadata.len());
     tokio::spawn(async move {
         // A failed write means that the follower is gone.
         if to.write_all(&kept[start..]).await.is_ok() {
@@ -61,7 +66,11 @@ fn older(path: &Path) -> PathBuf {
 /// Where the last `lines` lines of a text begin.
 fn start_of_last(text: &[u8], lines: usize) -> usize {
     let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let ends = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    let ends = body
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n');
     match lines {
         0 => text.len(),
         lines => ends.map(|(at, _)| at + 1).nth(lines - 1).unwrap_or(0),
@@ -81,7 +90,9 @@ async fn follow(path: &Path, mut end: u64, to: &mut (impl AsyncWriteExt + Unpin)
             end = 0;
         }
         if length > end {
-            let Ok(added) = read_from(path, end).await else { continue };
+            let Ok(added) = read_from(path, end).await else {
+                continue;
+            };
             end += added.len() as u64;
             if to.write_all(&added).await.is_err() {
                 return;
@@ -94,7 +105,9 @@ async fn read_from(path: &Path, start: u64) -> std::io::Result<Vec<u8>> {
     let mut file = tokio::fs::File::open(path).await?;
     file.seek(std::io::SeekFrom::Start(start)).await?;
     let mut added = Vec::new();
-    file.take(crate::host::CONSOLE_LOG_BYTES_MAX * 2).read_to_end(&mut added).await?;
+    file.take(crate::host::CONSOLE_LOG_BYTES_MAX * 2)
+        .read_to_end(&mut added)
+        .await?;
     Ok(added)
 }
 

@@ -50,13 +50,21 @@ pub(super) async fn exec(
     let id = record.spec.id;
     if spec.terminal.is_some() {
         let mut task = blocking(move || run(&up, id, &spec, None)).await?;
-        let master = task.take_terminal().ok_or_else(|| broken("the launcher gave no terminal"))?;
+        let master = task
+            .take_terminal()
+            .ok_or_else(|| broken("the launcher gave no terminal"))?;
         let terminal = Terminal::new(master).map_err(|error| broken(&error.to_string()))?;
         let resized = terminal.clone();
-        return Ok(session(terminal.clone(), terminal, None, task, move |size| {
-            // A terminal whose command ended meanwhile has no size any more.
-            let _ = runtime::client::resize_terminal(resized.descriptor(), size);
-        }));
+        return Ok(session(
+            terminal.clone(),
+            terminal,
+            None,
+            task,
+            move |size| {
+                // A terminal whose command ended meanwhile has no size any more.
+                let _ = runtime::client::resize_terminal(resized.descriptor(), size);
+            },
+        ));
     }
     let io = |error: std::io::Error| broken(&error.to_string());
     let (input, their_input) = streams::pipe_to_other().map_err(io)?;
@@ -71,7 +79,13 @@ pub(super) async fn exec(
         run(&up, id, &spec, Some(streams))
     })
     .await?;
-    Ok(session(PipeInput::new(input), output, Some(Box::new(errors)), task, |_| {}))
+    Ok(session(
+        PipeInput::new(input),
+        output,
+        Some(Box::new(errors)),
+        task,
+        |_| {},
+    ))
 }
 
 pub(super) async fn console(
@@ -89,8 +103,12 @@ pub(super) async fn console(
             let record = enterable(&up, &ve, Action::Enter)?;
             let id = record.spec.id;
             let client = up.host.launcher.client();
-            let theirs = theirs.into_std().map_err(|error| broken(&error.to_string()))?;
-            client.console_attach(id, theirs.as_fd()).map_err(|error| call_error(&error))?;
+            let theirs = theirs
+                .into_std()
+                .map_err(|error| broken(&error.to_string()))?;
+            client
+                .console_attach(id, theirs.as_fd())
+                .map_err(|error| call_error(&error))?;
             let _ = client.console_resize(id, window(request.terminal));
             Ok(record)
         })
@@ -151,7 +169,9 @@ fn session(
     let task = Arc::new(task);
     let waited = Arc::clone(&task);
     tokio::task::spawn_blocking(move || {
-        let ended = waited.wait().map_or(Ended::Code(1), |end| ended_of(end.code));
+        let ended = waited
+            .wait()
+            .map_or(Ended::Code(1), |end| ended_of(end.code));
         let _ = end.send(ended);
     });
     tokio::spawn(async move {
@@ -164,7 +184,13 @@ fn session(
         // The caller is gone. A command that has ended is not there to hear it.
         signal(&task, SIGNAL_HANG_UP).await;
     });
-    Session { input: Box::new(input), output: Box::new(output), errors, control, ended }
+    Session {
+        input: Box::new(input),
+        output: Box::new(output),
+        errors,
+        control,
+        ended,
+    }
 }
 
 async fn signal(task: &Arc<Task>, number: i32) {
@@ -174,7 +200,11 @@ async fn signal(task: &Arc<Task>, number: i32) {
 }
 
 fn ended_of(code: i32) -> Ended {
-    if code > 128 { Ended::Signal(code - 128) } else { Ended::Code(code) }
+    if code > 128 {
+        Ended::Signal(code - 128)
+    } else {
+        Ended::Code(code)
+    }
 }
 
 fn run(
@@ -188,7 +218,11 @@ fn run(
         broken(&fault.message)
     })?;
     let entry = crate::mechanisms::cgroup_entry(&entry);
-    up.host.launcher.client().exec(id, spec, streams, &entry).map_err(|error| call_error(&error))
+    up.host
+        .launcher
+        .client()
+        .exec(id, spec, streams, &entry)
+        .map_err(|error| call_error(&error))
 }
 
 fn exec_spec(request: ExecRequest) -> Result<ExecSpec, ApiError> {
@@ -215,11 +249,17 @@ fn exec_spec(request: ExecRequest) -> Result<ExecSpec, ApiError> {
 }
 
 fn window(size: TerminalSize) -> WindowSize {
-    WindowSize { rows: size.rows, columns: size.columns }
+    WindowSize {
+        rows: size.rows,
+        columns: size.columns,
+    }
 }
 
 fn broken(message: &str) -> ApiError {
-    ApiError::new(ErrorCode::Failed, format!("the session cannot be made: {message}"))
+    ApiError::new(
+        ErrorCode::Failed,
+        format!("the session cannot be made: {message}"),
+    )
 }
 
 /// What the launcher refused, with the code that scripts rely on.

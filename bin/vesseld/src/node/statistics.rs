@@ -19,7 +19,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) fn of_one(up: &Arc<Up>, ve: &VeKey) -> Result<Stats, ApiError> {
     let record = ves::find(up, ve)?;
-    let counters = network::counters(&mut up.host.netlink(), record.spec.id).ok().flatten();
+    let counters = network::counters(&mut up.host.netlink(), record.spec.id)
+        .ok()
+        .flatten();
     Ok(stats(up, &record, counters.as_ref()))
 }
 
@@ -28,16 +30,23 @@ pub(super) fn of_many(up: &Arc<Up>, filter: &VeFilter) -> Result<Vec<Stats>, Api
     let facts = up.engine.facts();
     let ids = facts.first_id..=facts.last_id;
     let counters = network::counters_all(&mut up.host.netlink(), ids).unwrap_or_default();
-    Ok(records.iter().map(|record| stats(up, record, counters.get(&record.spec.id))).collect())
+    Ok(records
+        .iter()
+        .map(|record| stats(up, record, counters.get(&record.spec.id)))
+        .collect())
 }
 
 /// When an init was started, by the node's clock.
 pub(super) fn started(run: &Run) -> Option<Timestamp> {
     let now = SystemTime::now();
-    now.checked_sub(Duration::try_from_secs_f64(uptime_seconds(run)?).ok()?).map(Timestamp::from)
+    now.checked_sub(Duration::try_from_secs_f64(uptime_seconds(run)?).ok()?)
+        .map(Timestamp::from)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "2^53 ticks are three million years")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^53 ticks are three million years"
+)]
 fn uptime_seconds(run: &Run) -> Option<f64> {
     let node = kernel::proc::uptime_seconds().ok()?;
     Some((node - run.start_time_ticks as f64 / TICKS_PER_SECOND).max(0.0))
@@ -60,7 +69,11 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         cpu_user_seconds: usage.map(|usage| seconds(usage.cpu_user_microseconds)),
         cpu_system_seconds: usage.map(|usage| seconds(usage.cpu_system_microseconds)),
         cpu_throttled_seconds: usage.map(|usage| seconds(usage.cpu_throttled_microseconds)),
-        cpu_limit_cores: spec.limits.cpu.map(Cores::thousandths).map(|n| f64::from(n) / 1_000.0),
+        cpu_limit_cores: spec
+            .limits
+            .cpu
+            .map(Cores::thousandths)
+            .map(|n| f64::from(n) / 1_000.0),
         memory_bytes: usage.map(|usage| usage.memory_bytes),
         memory_anonymous_bytes: usage.map(|usage| usage.memory_anonymous_bytes),
         memory_file_bytes: usage.map(|usage| usage.memory_cache_bytes),

@@ -33,8 +33,15 @@ pub(super) fn operation_of(up: &Up, id: OperationId) -> Result<Operation, ApiErr
     let missing = || ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}"));
     // The ticket first: an operation that ends in between is then shown as ended.
     let ticket = up.engine.ticket(id);
-    let operation = up.engine.registry().operation(id).map_err(|error| registry_error(&error))?;
-    Ok(convert::operation(operation.ok_or_else(missing)?, ticket.as_ref()))
+    let operation = up
+        .engine
+        .registry()
+        .operation(id)
+        .map_err(|error| registry_error(&error))?;
+    Ok(convert::operation(
+        operation.ok_or_else(missing)?,
+        ticket.as_ref(),
+    ))
 }
 
 pub(super) fn operation(up: &Arc<Up>, id: u64) -> Result<Operation, ApiError> {
@@ -45,7 +52,11 @@ pub(super) fn operations(
     up: &Arc<Up>,
     filter: &OperationFilter,
 ) -> Result<Vec<Operation>, ApiError> {
-    let ve = filter.ve.as_ref().map(|key| ves::find(up, key)).transpose()?;
+    let ve = filter
+        .ve
+        .as_ref()
+        .map(|key| ves::find(up, key))
+        .transpose()?;
     let ve = ve.map(|record| record.spec.id.get());
     let all = up
         .engine
@@ -107,7 +118,10 @@ pub(super) async fn events(
     let newest = {
         let up = Arc::clone(&up);
         super::blocking(move || {
-            up.engine.registry().event_newest().map_err(|error| registry_error(&error))
+            up.engine
+                .registry()
+                .event_newest()
+                .map_err(|error| registry_error(&error))
         })
         .await?
     };
@@ -143,7 +157,9 @@ async fn send_after(up: &Arc<Up>, mut last: i64, to: &mpsc::Sender<Event>) -> Op
         let up = Arc::clone(up);
         let page = move || up.engine.registry().events_after(last, EVENTS_PAGE);
         let page = tokio::task::spawn_blocking(page).await.ok()?.ok()?;
-        let Some(newest) = page.last().map(|event| event.id) else { return Some(last) };
+        let Some(newest) = page.last().map(|event| event.id) else {
+            return Some(last);
+        };
         for event in page {
             to.send(convert::event(event)).await.ok()?;
         }
@@ -154,7 +170,10 @@ async fn send_after(up: &Arc<Up>, mut last: i64, to: &mpsc::Sender<Event>) -> Op
 pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
     let host = &up.host;
     let failed = |error: std::io::Error| {
-        ApiError::new(ErrorCode::Failed, format!("the pool cannot be looked at: {error}"))
+        ApiError::new(
+            ErrorCode::Failed,
+            format!("the pool cannot be looked at: {error}"),
+        )
     };
     let usage = host.pool.usage().map_err(failed)?;
     let health = host.pool.health().map_err(failed)?;
@@ -175,20 +194,28 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
         saved_disk_bytes: saved.disk,
         saved_memory_bytes: saved.memory,
         healthy: health.problems.is_empty() && !health.read_only,
-        warnings: warnings.chain(health.problems.iter().map(ToString::to_string)).collect(),
+        warnings: warnings
+            .chain(health.problems.iter().map(ToString::to_string))
+            .collect(),
     })
 }
 
 pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
     let up = daemon.up_if_prepared();
-    let failed = |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, error.to_string());
+    let failed =
+        |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, error.to_string());
     let system = rustix::system::uname();
     let (networks, first_id, last_id, sold) = match &up {
         None => (Vec::new(), 0, 0, Sold::default()),
         Some(up) => {
             let facts = up.engine.facts();
             let networks = facts.ranges.iter().map(ToString::to_string).collect();
-            (networks, facts.first_id.get(), facts.last_id.get(), sold(up)?)
+            (
+                networks,
+                facts.first_id.get(),
+                facts.last_id.get(),
+                sold(up)?,
+            )
         }
     };
     let memory = kernel::proc::memory_info().map_err(|error| failed(&error))?;
@@ -220,12 +247,18 @@ pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
 fn sold(up: &Up) -> Result<Sold, ApiError> {
     let records = up.engine.list().map_err(api_error)?;
     let sum = |of: &dyn Fn(&ve::Limits) -> Option<Bytes>| {
-        records.iter().filter_map(|r| of(&r.spec.limits)).map(Bytes::get).sum()
+        records
+            .iter()
+            .filter_map(|r| of(&r.spec.limits))
+            .map(Bytes::get)
+            .sum()
     };
     let cores = records.iter().filter_map(|record| record.spec.limits.cpu);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(Sold {
-        cpu_limit_cores: cores.map(|c| f64::from(Cores::thousandths(c)) / 1_000.0).sum(),
+        cpu_limit_cores: cores
+            .map(|c| f64::from(Cores::thousandths(c)) / 1_000.0)
+            .sum(),
         memory_limit_bytes: sum(&|limits| limits.memory),
         disk_limit_bytes: sum(&|limits| limits.disk),
         ves: count(records.len()),
@@ -246,19 +279,34 @@ pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitRep
     if daemon.up_if_prepared().is_none() {
         let config = Config::load(&daemon.root).map_err(|error| init_error(&error))?;
         let config = config.ok_or_else(|| {
-            ApiError::new(ErrorCode::Failed, "the configuration vanished while it was read")
+            ApiError::new(
+                ErrorCode::Failed,
+                "the configuration vanished while it was read",
+            )
         })?;
-        daemon.bring_up(config).map_err(|error| init_error(&error))?;
+        daemon
+            .bring_up(config)
+            .map_err(|error| init_error(&error))?;
     }
-    Ok(InitReply { changed, node: node(daemon)? })
+    Ok(InitReply {
+        changed,
+        node: node(daemon)?,
+    })
 }
 
 /// Why a node could not be prepared, with the code that fits.
 pub(crate) fn init_error(error: &anyhow::Error) -> ApiError {
     let message = format!("{error:#}");
     let conflict = message.contains("prepared already");
-    let code = if conflict { ErrorCode::Conflict } else { ErrorCode::Failed };
-    let usage = error.root_cause().downcast_ref::<std::io::Error>().is_none()
+    let code = if conflict {
+        ErrorCode::Conflict
+    } else {
+        ErrorCode::Failed
+    };
+    let usage = error
+        .root_cause()
+        .downcast_ref::<std::io::Error>()
+        .is_none()
         && error.chain().count() == 1
         && !conflict;
     let code = if usage { ErrorCode::Usage } else { code };

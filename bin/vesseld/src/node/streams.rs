@@ -34,7 +34,10 @@ impl Terminal {
     pub(super) fn new(master: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK)?;
-        #[expect(deprecated, reason = "its successor is unsafe; an owned descriptor stays open here")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; an owned descriptor stays open here"
+        )]
         let registered = AsyncFd::new(master)?;
         Ok(Self(Arc::new(registered)))
     }
@@ -56,7 +59,10 @@ impl CheckedOutput {
         pipe: pipe::Receiver,
         verdict: oneshot::Receiver<Result<(), String>>,
     ) -> Self {
-        Self { pipe, verdict: Some(verdict) }
+        Self {
+            pipe,
+            verdict: Some(verdict),
+        }
     }
 }
 
@@ -144,7 +150,9 @@ impl AsyncRead for CheckedOutput {
         if buffer.filled().len() > before {
             return Poll::Ready(Ok(()));
         }
-        let Some(verdict) = &mut self.verdict else { return Poll::Ready(Ok(())) };
+        let Some(verdict) = &mut self.verdict else {
+            return Poll::Ready(Ok(()));
+        };
         let verdict = ready!(Pin::new(verdict).poll(context));
         self.verdict = None;
         match verdict {

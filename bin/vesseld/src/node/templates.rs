@@ -24,20 +24,27 @@ pub(super) fn list(up: &Arc<Up>) -> Result<Vec<Template>, ApiError> {
     for (name, error) in &listing.broken {
         tracing::warn!("template `{name}`: {error}");
     }
-    Ok(listing.templates.iter().map(|manifest| brief(manifest, &records)).collect())
+    Ok(listing
+        .templates
+        .iter()
+        .map(|manifest| brief(manifest, &records))
+        .collect())
 }
 
-pub(super) fn show(
-    up: &Arc<Up>,
-    name: &str,
-    packages: bool,
-) -> Result<TemplateDetails, ApiError> {
+pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateDetails, ApiError> {
     let name = parse_name(name)?;
     if !up.host.catalogue.contains(&name) {
-        return Err(ApiError::new(ErrorCode::NotFound, format!("there is no template `{name}`"))
-            .with_hint("`vessel template list` shows those of this node"));
+        return Err(ApiError::new(
+            ErrorCode::NotFound,
+            format!("there is no template `{name}`"),
+        )
+        .with_hint("`vessel template list` shows those of this node"));
     }
-    let manifest = up.host.catalogue.get(&name).map_err(|error| failed(&error))?;
+    let manifest = up
+        .host
+        .catalogue
+        .get(&name)
+        .map_err(|error| failed(&error))?;
     let records = up.engine.list().map_err(api_error)?;
     let Template {
         name,
@@ -62,7 +69,11 @@ pub(super) fn show(
         unique_bytes,
         ves,
         created,
-        description: manifest.distribution.pretty_name.clone().unwrap_or_default(),
+        description: manifest
+            .distribution
+            .pretty_name
+            .clone()
+            .unwrap_or_default(),
         source: source(&manifest.source),
         files: manifest.sizes.inodes,
         digest: manifest.image.sha256.clone(),
@@ -81,7 +92,15 @@ pub(super) fn show(
 pub(super) fn build(up: &Arc<Up>, request: BuildRequest) -> Result<Operation, ApiError> {
     let name = parse_name(request.name.as_deref().unwrap_or(&request.recipe))?;
     let (packages, mirror) = (request.packages, request.mirror);
-    submit(up, TemplateRequest::Build { name, suite: request.recipe, packages, mirror })
+    submit(
+        up,
+        TemplateRequest::Build {
+            name,
+            suite: request.recipe,
+            packages,
+            mirror,
+        },
+    )
 }
 
 pub(super) fn import(
@@ -92,29 +111,47 @@ pub(super) fn import(
     let name = parse_name(&request.name)?;
     let source = seen_from_here(peer, &request.source);
     if let Err(error) = template::ImportSource::detect(&source) {
-        return Err(ApiError::new(ErrorCode::NotFound, error.to_string())
-            .with_hint("give a tar archive, a folder, an LXC image, or oci:PATH for an OCI layout"));
+        return Err(
+            ApiError::new(ErrorCode::NotFound, error.to_string()).with_hint(
+                "give a tar archive, a folder, an LXC image, or oci:PATH for an OCI layout",
+            ),
+        );
     }
     submit(up, TemplateRequest::Import { name, source })
 }
 
 pub(super) fn remove(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
-    submit(up, TemplateRequest::Remove { name: parse_name(name)? })
+    submit(
+        up,
+        TemplateRequest::Remove {
+            name: parse_name(name)?,
+        },
+    )
 }
 
 pub(super) fn verify(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
-    submit(up, TemplateRequest::Verify { name: parse_name(name)? })
+    submit(
+        up,
+        TemplateRequest::Verify {
+            name: parse_name(name)?,
+        },
+    )
 }
 
 fn submit(up: &Arc<Up>, request: TemplateRequest) -> Result<Operation, ApiError> {
-    let submitted = up.engine.submit(Request::Template(request)).map_err(api_error)?;
+    let submitted = up
+        .engine
+        .submit(Request::Template(request))
+        .map_err(api_error)?;
     status::operation_of(up, submitted.operation)
 }
 
 /// A path of the caller's as the daemon can open it. The daemon has a mount namespace of its own,
 /// which knows nothing of file systems mounted since it began; the caller's root shows them.
 fn seen_from_here(peer: Peer, source: &str) -> String {
-    let (prefix, path) = source.strip_prefix("oci:").map_or(("", source), |path| ("oci:", path));
+    let (prefix, path) = source
+        .strip_prefix("oci:")
+        .map_or(("", source), |path| ("oci:", path));
     let here = path.split(':').next().unwrap_or(path);
     match peer.pid {
         Some(pid) if !Path::new(here).exists() => format!("{prefix}/proc/{pid}/root{path}"),
@@ -123,7 +160,10 @@ fn seen_from_here(peer: Peer, source: &str) -> String {
 }
 
 fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
-    let used = records.iter().filter(|r| r.spec.template.as_str() == manifest.name).count();
+    let used = records
+        .iter()
+        .filter(|r| r.spec.template.as_str() == manifest.name)
+        .count();
     Template {
         name: manifest.name.clone(),
         kind: match manifest.source {
@@ -142,11 +182,18 @@ fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
 
 fn source(source: &Source) -> String {
     match source {
-        Source::Packages { suite, packages, .. } if packages.is_empty() => {
+        Source::Packages {
+            suite, packages, ..
+        } if packages.is_empty() => {
             format!("built from the packages of {suite}")
         }
-        Source::Packages { suite, packages, .. } => {
-            format!("built from the packages of {suite}, with {}", packages.join(", "))
+        Source::Packages {
+            suite, packages, ..
+        } => {
+            format!(
+                "built from the packages of {suite}, with {}",
+                packages.join(", ")
+            )
         }
         Source::Tar { path } => format!("imported from the archive {path}"),
         Source::Directory { path } => format!("imported from the folder {path}"),

@@ -41,8 +41,8 @@ pub(super) fn matching(up: &Up, filter: &VeFilter) -> Result<Vec<VeRecord>, ApiE
                 VeKey::Id(id) => *id == spec.id.get(),
                 VeKey::Name(name) => name == spec.name.as_str(),
             });
-        let state = filter.states.is_empty()
-            || filter.states.contains(&convert::state(record.state));
+        let state =
+            filter.states.is_empty() || filter.states.contains(&convert::state(record.state));
         labels && key && state
     });
     Ok(records)
@@ -53,25 +53,41 @@ pub(super) fn find(up: &Up, key: &VeKey) -> Result<VeRecord, ApiError> {
 }
 
 pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, ApiError> {
-    let name = Name::new(&request.name).map_err(|error| {
-        usage(&error).with_hint("a name is a DNS label, as `web-1`")
-    })?;
+    let name = Name::new(&request.name)
+        .map_err(|error| usage(&error).with_hint("a name is a DNS label, as `web-1`"))?;
     let template = Name::new(&request.template).map_err(|error| usage(&error))?;
     let settings = parse_settings(&request.settings)?;
     check_labels(&request.labels)?;
-    let root_password_hash =
-        request.root_password.as_deref().map(passwords::hash).transpose()?;
-    let first_boot = FirstBoot { root_password_hash, ssh_keys: ssh_keys(request.ssh_keys)? };
+    let root_password_hash = request
+        .root_password
+        .as_deref()
+        .map(passwords::hash)
+        .transpose()?;
+    let first_boot = FirstBoot {
+        root_password_hash,
+        ssh_keys: ssh_keys(request.ssh_keys)?,
+    };
     let labels = request.labels;
-    let request =
-        engine::CreateRequest { name, template, settings, labels, first_boot };
-    let submitted = up.engine.submit(Request::Create(request)).map_err(api_error)?;
+    let request = engine::CreateRequest {
+        name,
+        template,
+        settings,
+        labels,
+        first_boot,
+    };
+    let submitted = up
+        .engine
+        .submit(Request::Create(request))
+        .map_err(api_error)?;
     status::operation_of(up, submitted.operation)
 }
 
 pub(super) fn submit(up: &Arc<Up>, ve: &VeKey, request: VeRequest) -> Result<Operation, ApiError> {
     let reference = convert::reference(ve);
-    let submitted = up.engine.submit(Request::Ve { reference, request }).map_err(api_error)?;
+    let submitted = up
+        .engine
+        .submit(Request::Ve { reference, request })
+        .map_err(api_error)?;
     status::operation_of(up, submitted.operation)
 }
 
@@ -87,9 +103,15 @@ fn details(up: &Up, record: &VeRecord) -> Result<VeDetails, ApiError> {
         .pool
         .private_usage(id)
         .map_err(|error| api_fault(crate::mechanisms::pool_fault(&error)))?;
-    let running = record.run.as_ref().and_then(|_| up.host.groups.ve(id).usage().ok());
+    let running = record
+        .run
+        .as_ref()
+        .and_then(|_| up.host.groups.ve(id).usage().ok());
     let usage = running.map_or(
-        Usage { disk_bytes, ..Usage::default() },
+        Usage {
+            disk_bytes,
+            ..Usage::default()
+        },
         |running| Usage {
             cpu_seconds: seconds(running.cpu_microseconds),
             memory_bytes: running.memory_bytes,
@@ -102,7 +124,10 @@ fn details(up: &Up, record: &VeRecord) -> Result<VeDetails, ApiError> {
 }
 
 /// Microseconds as seconds.
-#[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^53 microseconds are 285 years"
+)]
 pub(super) fn seconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1e6
 }
@@ -120,7 +145,10 @@ pub(super) async fn wait(
         let record = door.with_up(move |up| find(up, &key)).await?;
         let shown = convert::state(record.state);
         let hopeless = state == VeState::Running
-            && matches!(record.state, State::Stopped | State::Broken | State::Stopping);
+            && matches!(
+                record.state,
+                State::Stopped | State::Broken | State::Stopping
+            );
         if shown == state || hopeless {
             return door.with_up(move |up| details(up, &record)).await;
         }
@@ -147,8 +175,11 @@ pub(super) async fn set(
 ) -> Result<SetReply, ApiError> {
     let settings = parse_settings(&request.settings)?;
     check_labels(&request.labels)?;
-    let mut labels: BTreeMap<String, Option<String>> =
-        request.labels.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    let mut labels: BTreeMap<String, Option<String>> = request
+        .labels
+        .into_iter()
+        .map(|(key, value)| (key, Some(value)))
+        .collect();
     labels.extend(request.labels_removed.into_iter().map(|key| (key, None)));
 
     let key = ve.clone();
@@ -162,7 +193,10 @@ pub(super) async fn set(
     }
     let id = VeKey::Id(before.spec.id.get());
     let after = door.with_up(move |up| find(up, &id)).await?;
-    let changes = keys.into_iter().map(|key| change_of(key, &before, &after.spec)).collect();
+    let changes = keys
+        .into_iter()
+        .map(|key| change_of(key, &before, &after.spec))
+        .collect();
     Ok(SetReply { operation, changes })
 }
 
@@ -177,7 +211,12 @@ fn change_of(key: Key, before: &VeRecord, after: &Spec) -> SettingChange {
     let because = (outcome == SetOutcome::PendingRestart)
         .then(|| "it is given to the VE's init at its start".to_owned());
     let value = key.value_in(after).unwrap_or_else(|| "none".to_owned());
-    SettingChange { key: key.to_string(), value, outcome, because }
+    SettingChange {
+        key: key.to_string(),
+        value,
+        outcome,
+        because,
+    }
 }
 
 fn parse_settings(texts: &[String]) -> Result<Vec<Setting>, ApiError> {
@@ -217,9 +256,16 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
 fn ssh_keys(texts: Vec<String>) -> Result<Vec<String>, ApiError> {
     let mut keys = Vec::new();
     for text in texts {
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        for line in text
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        {
             let known = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
-            if !line.split_whitespace().any(|w| known.iter().any(|known| w.starts_with(known))) {
+            if !line
+                .split_whitespace()
+                .any(|w| known.iter().any(|known| w.starts_with(known)))
+            {
                 let shown: String = line.chars().take(40).collect();
                 let message = format!("`{shown}` is not an SSH public key");
                 return Err(ApiError::new(ErrorCode::Usage, message)
