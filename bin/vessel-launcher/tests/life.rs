@@ -1,11 +1,27 @@
-//! A VE's life: start, work inside, ends of each kind, and a daemon that was away.
-#![allow(missing_docs, reason = "tests")]
+//! A VE's life: start, ends of each kind, failures to start, and a daemon or a launcher that died.
+#![allow(
+    clippy::unwrap_used,
+    clippy::tests_outside_test_module,
+    reason = "tests"
+)]
 
 mod common;
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::Instant;
+
 use common::{IDLE, Node, busybox_tree};
-use runtime::{CallError, CgroupEntry, Event, FailureKind, InitKind, VeState};
+use runtime::{CallError, CgroupEntry, Event, Failure, FailureKind, VeState};
 use ve::Exit;
+
+fn failure(outcome: Result<impl std::fmt::Debug, CallError>) -> Failure {
+    match outcome.unwrap_err() {
+        CallError::Failed(failure) => failure,
+        other => panic!("{other}"),
+    }
+}
 
 #[test]
 fn starts_works_and_ends_in_every_way() {
@@ -18,16 +34,20 @@ fn starts_works_and_ends_in_every_way() {
     spec.facts.root_password_hash = Some("!".to_owned());
     let id = spec.id;
     let groups = CgroupEntry::default();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     node.client.launch(&spec, &groups).unwrap();
-    println!("launch: {:?}", begun.elapsed());
+    println!("launched in {:?}", begun.elapsed());
     node.wait_ready(id);
-    let (code, text) = node.shell(
-        id,
-        "id -u; hostname; cat /etc/hostname; ps | head -3; exit 3",
+    assert_eq!(
+        failure(node.client.launch(&spec, &groups)).kind,
+        FailureKind::Busy
     );
-    assert_eq!(code, 3, "{text}");
-    assert!(text.starts_with("0\nguest\nguest\n"), "{text}");
+    let (code, text) = node.shell(id, "id -u; hostname; cat /etc/hostname; exit 3");
+    assert_eq!((code, text.as_str()), (3, "0\nguest\nguest\n"));
+    assert_eq!(
+        node.shell(id, "grep ^root: /etc/shadow").1,
+        "root:!:1::::::\n"
+    );
 
     node.client.signal(id, 15).unwrap();
     assert_eq!(
@@ -35,6 +55,7 @@ fn starts_works_and_ends_in_every_way() {
         Exit::Reboot,
         "busybox restarts at SIGTERM"
     );
+    // At once again: the root must be free when the end is told.
     node.client.launch(&spec, &groups).unwrap();
     node.shell(id, "echo kept >/etc/kept; poweroff -f");
     assert_eq!(node.wait_exit(id), Exit::PowerOff);
@@ -43,4 +64,211 @@ fn starts_works_and_ends_in_every_way() {
     node.client.kill(id).unwrap();
     assert_eq!(node.wait_exit(id), Exit::Signal(9));
     assert!(node.console(id).contains("booted"), "{}", node.console(id));
+    assert_eq!(failure(node.client.kill(id)).kind, FailureKind::NotFound);
+}
+
+#[test]
+fn says_why_a_ve_does_not_start_and_leaves_nothing() {
+    let Some(node) = Node::start() else { return };
+    let Some(tree) = busybox_tree(node.root(), IDLE) else {
+        return;
+    };
+    let groups = CgroupEntry::default();
+    let before = open_files(node.client.launcher_pid());
+
+    let mut spec = node.spec(40_110, &tree);
+    spec.init = vec!["/sbin/none".to_owned()];
+    let failed = failure(node.client.launch(&spec, &groups));
+    assert_eq!(failed.kind, FailureKind::Guest);
+    assert!(failed.message.contains("/sbin/none"), "{failed}");
+
+    let spec = node.spec(40_111, &tree);
+    fs::remove_dir(spec.root.private.join("work")).unwrap();
+    let failed = failure(node.client.launch(&spec, &groups));
+    assert_eq!(failed.kind, FailureKind::Node);
+    assert!(failed.message.contains("work"), "{failed}");
+
+    // A hostile tree: a link where a directory of the node might be mounted over, a pipe that
+    // nobody ever writes to where a file is read.
+    let spec = node.spec(40_112, &tree);
+    let hostile = node.root().join("hostile");
+    fs::create_dir(&hostile).unwrap();
+    symlink("../../../../../tmp", hostile.join("proc")).unwrap();
+    let spec_hostile = runtime::LaunchSpec {
+        root: runtime::RootSpec {
+            lower: runtime::Lower::Directory(hostile),
+            private: spec.root.private.clone(),
+        },
+        ..spec.clone()
+    };
+    let failed = failure(node.client.launch(&spec_hostile, &groups));
+    assert_eq!(failed.kind, FailureKind::Guest);
+    assert!(failed.message.contains("/proc"), "{failed}");
+
+    let mut spec = node.spec(40_113, &tree);
+    spec.facts.root_password_hash = Some("!".to_owned());
+    fs::create_dir(spec.root.private.join("upper/etc")).unwrap();
+    let pipe = spec.root.private.join("upper/etc/shadow");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let failed = failure(node.client.launch(&spec, &groups));
+    assert!(failed.message.contains("/etc/shadow"), "{failed}");
+
+    assert_eq!(settled(|| node.client.list().unwrap().len(), 0), 0);
+    assert_eq!(
+        settled(|| open_files(node.client.launcher_pid()), before),
+        before
+    );
+}
+
+#[test]
+fn a_daemon_that_was_away_learns_what_happened() {
+    let Some(mut node) = Node::start() else {
+        return;
+    };
+    let Some(tree) = busybox_tree(node.root(), IDLE) else {
+        return;
+    };
+    let spec = node.spec(40_120, &tree);
+    let other = node.spec(40_121, &tree);
+    let groups = CgroupEntry::default();
+    let launched = node.client.launch(&spec, &groups).unwrap();
+    node.client.launch(&other, &groups).unwrap();
+    let lock = fs::File::open("/dev/null").unwrap();
+    node.client.hold(std::os::fd::AsFd::as_fd(&lock)).unwrap();
+    assert_eq!(failure(node.client.shutdown()).kind, FailureKind::Busy);
+    node.client.kill(spec.id).unwrap();
+    for _ in 0..2 {
+        node.reconnect();
+        assert!(node.client.take_held().is_some());
+        let exit = loop {
+            match node.events.next_within(common::PATIENCE) {
+                Some(Event::Exited { id, exit, .. }) if id == spec.id => break exit,
+                Some(_) => {}
+                None => panic!("the end was not told again"),
+            }
+        };
+        assert_eq!(exit, Exit::Signal(9));
+        let states: Vec<_> = node.client.list().unwrap();
+        assert_eq!(states.len(), 2);
+        assert_eq!(states[0].state, VeState::Exited(Exit::Signal(9)));
+        assert_eq!(states[1].state, VeState::Ready);
+    }
+    node.client.acknowledge(spec.id, launched.pid).unwrap();
+    assert_eq!(node.client.list().unwrap().len(), 1);
+}
+
+#[test]
+fn ves_outlive_a_killed_launcher_and_are_adopted() {
+    let Some(mut node) = Node::start() else {
+        return;
+    };
+    let Some(tree) = busybox_tree(node.root(), IDLE) else {
+        return;
+    };
+    let spec = node.spec(40_130, &tree);
+    let id = spec.id;
+    let init = node.client.launch(&spec, &CgroupEntry::default()).unwrap();
+    node.wait_ready(id);
+    let launcher = node.client.launcher_pid().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-9", &launcher])
+            .status()
+            .unwrap()
+            .success()
+    );
+    while node.events.next().is_some() {}
+    assert!(matches!(
+        node.client.list(),
+        Err(CallError::Gone | CallError::Send(_))
+    ));
+
+    node.restart();
+    let wrong = runtime::protocol::Launched {
+        start_time: init.start_time + 1,
+        ..init
+    };
+    assert_eq!(
+        failure(node.client.adopt(id, wrong)).kind,
+        FailureKind::NotFound
+    );
+    node.client.adopt(id, init).unwrap();
+    node.client.adopt(id, init).unwrap();
+    assert_eq!(node.shell(id, "echo alive").1, "alive\n");
+    node.shell(id, "poweroff -f");
+    let exit = node.wait_exit(id);
+    assert_eq!(
+        exit,
+        Exit::Unknown,
+        "only a parent learns what reboot(2) was asked for"
+    );
+    node.client.launch(&spec, &CgroupEntry::default()).unwrap();
+}
+
+#[test]
+fn a_hundred_ves_leave_the_mount_table_alone() {
+    let Some(node) = Node::start() else { return };
+    let Some(tree) = busybox_tree(node.root(), "::respawn:/bin/sleep 1000\n") else {
+        return;
+    };
+    let pid = node.client.launcher_pid();
+    let mounts = || {
+        fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+            .unwrap()
+            .lines()
+            .count()
+    };
+    let (mounts_before, files_before) = (mounts(), open_files(pid));
+    let specs: Vec<_> = (0..100)
+        .map(|number| node.spec(41_000 + number, &tree))
+        .collect();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for part in specs.chunks(25) {
+            let client = &node.client;
+            scope.spawn(move || {
+                for spec in part {
+                    client.launch(spec, &CgroupEntry::default()).unwrap();
+                }
+            });
+        }
+    });
+    let elapsed = begun.elapsed();
+    println!("100 VEs in {elapsed:?}, {:?} each", elapsed / 100);
+    assert_eq!(mounts(), mounts_before);
+    assert_eq!(node.client.list().unwrap().len(), 100);
+    let begun = Instant::now();
+    for spec in &specs {
+        node.client.kill(spec.id).unwrap();
+    }
+    let mut left = specs.len();
+    while left > 0 {
+        if let Some(Event::Exited { id, pid, .. }) = node.events.next_within(common::PATIENCE) {
+            node.client.acknowledge(id, pid).unwrap();
+            left -= 1;
+        }
+    }
+    println!("and gone in {:?}", begun.elapsed());
+    assert_eq!(settled(|| open_files(pid), files_before), files_before);
+}
+
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// What `look` says once it says `wanted`, or last.
+fn settled<T: PartialEq + Copy>(look: impl Fn() -> T, wanted: T) -> T {
+    for _ in 0..200 {
+        if look() == wanted {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    look()
 }

@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-/// Closes every descriptor of this process but `kept`.
+/// Closes every descriptor of this process but `kept`, none of which may be a standard stream.
+///
+/// The first three numbers are taken by descriptors that lead nowhere: what is opened later must
+/// not land where the standard streams of the next program will be put.
 ///
 /// Only for processes that [`crate::clone::spawn`] made: they leave by execve(2) or `_exit`, so
 /// nobody's destructor finds its descriptor closed, or worse, taken by another file.
@@ -28,7 +31,15 @@ pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
         }
         first = number + 1;
     }
-    close_range(first, u32::MAX)
+    close_range(first, u32::MAX)?;
+    for _ in 0..3 {
+        // SAFETY: takes two numbers and touches no memory. The descriptor is owned by nobody and
+        // stays open until another is put over it or the process ends, as is meant.
+        if unsafe { libc::eventfd(0, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {

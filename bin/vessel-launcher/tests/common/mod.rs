@@ -1,4 +1,9 @@
 //! A node for tests: a launcher on a folder of its own, and trees to start.
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    reason = "tests, each using its own part"
+)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -41,6 +46,13 @@ impl Node {
             events,
             folder,
         })
+    }
+
+    /// Starts another launcher in place of one that died.
+    pub(crate) fn restart(&mut self) {
+        let binary = Path::new(env!("CARGO_BIN_EXE_vessel-launcher"));
+        runtime::launcher::spawn(binary, self.root()).unwrap();
+        self.reconnect();
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -100,6 +100,7 @@ impl State {
             worker: None,
             terminal: None,
             ready: false,
+            working: false,
             answered: false,
             failure: None,
             code: None,
@@ -157,12 +158,14 @@ impl State {
                         let _ = pidfd_send_signal(&worker, Signal::KILL);
                     }
                     task.worker = Some((pid, worker));
+                    self.answer_transfer(key);
                 }
                 Ok(Some((Report::Terminal, mut given))) => task.terminal = given.pop(),
                 Ok(Some((Report::Executing, _))) => task.ready = true,
                 Ok(Some((Report::Working, _))) => {
                     task.ready = true;
-                    self.answer_task(key);
+                    task.working = true;
+                    self.answer_transfer(key);
                 }
                 Ok(Some((Report::Failed(failed), _))) => {
                     task.failure.get_or_insert(failed);
@@ -176,6 +179,18 @@ impl State {
                     return;
                 }
             }
+        }
+    }
+
+    /// Answers a transfer's request as soon as it works and is known: its own word may overtake the
+    /// door's. (A command's request is answered when the channel closes by its execution.)
+    fn answer_transfer(&mut self, key: u64) {
+        if self
+            .tasks
+            .get(&key)
+            .is_some_and(|task| task.working && task.worker.is_some())
+        {
+            self.answer_task(key);
         }
     }
 

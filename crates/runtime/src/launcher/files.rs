@@ -126,6 +126,7 @@ impl State {
             worker: Some((child.pid, child.pidfd)),
             terminal: None,
             ready: false,
+            working: false,
             answered: false,
             failure: None,
             code: None,

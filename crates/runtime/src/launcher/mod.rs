@@ -45,6 +45,9 @@ mod watching;
 /// How long a new launcher may take until it listens.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a killed launcher's lock is waited for.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Daemons that may wait to be heard; there is one, and a doctor now and then.
 const BACKLOG: i32 = 16;
 
@@ -138,7 +141,7 @@ pub fn spawn(binary: &Path, root: &Path) -> Result<(), SpawnError> {
     let begun = Instant::now();
     let path = socket_path(root);
     while begun.elapsed() < SPAWN_TIMEOUT {
-        if crate::client::open_socket(&path).is_ok() {
+        if listens(&path, child.id()) {
             // It outlives this process; while both live, somebody has to reap it.
             let reaper = std::thread::Builder::new().name("launcher-reaper".to_owned());
             let _ = reaper.spawn(move || child.wait());
@@ -152,6 +155,13 @@ pub fn spawn(binary: &Path, root: &Path) -> Result<(), SpawnError> {
     let _ = child.kill();
     let _ = child.wait();
     Err(SpawnError::NotUp { log })
+}
+
+/// Whether this very process listens: the socket of one that was just killed may still answer.
+fn listens(path: &Path, pid: u32) -> bool {
+    crate::client::open_socket(path)
+        .and_then(rustix::net::sockopt::socket_peercred)
+        .is_ok_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(pid))
 }
 
 fn sealed_copy(binary: &Path) -> io::Result<OwnedFd> {
@@ -212,15 +222,26 @@ fn take_lock(root: &Path) -> Result<File, ServeError> {
         step: "open its lock",
         source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
     })?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(Errno::WOULDBLOCK) => Err(ServeError::Held {
-            root: root.to_owned(),
-        }),
-        Err(source) => Err(ServeError::Prepare {
-            step: "take its lock",
-            source,
-        }),
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            // One that was just killed lets go of it in a moment.
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_TIMEOUT => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(ServeError::Held {
+                    root: root.to_owned(),
+                });
+            }
+            Err(source) => {
+                return Err(ServeError::Prepare {
+                    step: "take its lock",
+                    source,
+                });
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::protocol::{
     Answer, Call, CgroupShape, Event, Failure, FailureKind, Launched, Message, Request, VERSION,
     VeState,
 };
-use crate::spec::InitKind;
+use crate::spec::{InitKind, WindowSize};
 
 /// Descriptors of a cgroup entry, out of a message.
 #[derive(Debug)]
@@ -104,17 +104,8 @@ impl State {
             Call::SignalTask { task, signal } => {
                 self.signal_task(connection, task, signal)?;
             }
-            Call::ConsoleAttach { id } => {
-                let socket = descriptors
-                    .pop()
-                    .ok_or_else(|| failure(FailureKind::Invalid, "the request lacks a socket"))?;
-                self.attach_console(id, socket)?;
-            }
-            Call::ConsoleResize { id, size } => {
-                let console = self.living(id)?.console.as_ref();
-                let console = console.ok_or_else(|| no_console(id))?;
-                console.resize(size).step("tell the console its size")?;
-            }
+            Call::ConsoleAttach { id } => self.attach_console(id, descriptors.pop())?,
+            Call::ConsoleResize { id, size } => self.resize_console(id, size)?,
             Call::Files {
                 id,
                 stopped,
@@ -136,14 +127,7 @@ impl State {
                 return Ok(None);
             }
             Call::Hold => self.held = descriptors.pop(),
-            Call::Shutdown => {
-                if let Some(id) = self.ves.keys().next() {
-                    let message =
-                        format!("the launcher holds VE {id} and cannot end: stop every VE first");
-                    return Err(failure(FailureKind::Busy, message));
-                }
-                self.ended = true;
-            }
+            Call::Shutdown => self.shut_down()?,
         }
         Ok(Some(Answer::Done))
     }
@@ -248,7 +232,27 @@ impl State {
         }
     }
 
-    fn attach_console(&mut self, id: VeId, socket: OwnedFd) -> Result<(), Failure> {
+    fn shut_down(&mut self) -> Result<(), Failure> {
+        if let Some(id) = self.ves.keys().next() {
+            let message = format!("the launcher holds VE {id} and cannot end: stop every VE first");
+            return Err(failure(FailureKind::Busy, message));
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    fn resize_console(&self, id: VeId, size: WindowSize) -> Result<(), Failure> {
+        let console = self
+            .living(id)?
+            .console
+            .as_ref()
+            .ok_or_else(|| no_console(id))?;
+        console.resize(size).step("tell the console its size")
+    }
+
+    fn attach_console(&mut self, id: VeId, socket: Option<OwnedFd>) -> Result<(), Failure> {
+        let socket =
+            socket.ok_or_else(|| failure(FailureKind::Invalid, "the request lacks a socket"))?;
         self.living(id)?;
         let number = self.fresh();
         let console = self.ves.get_mut(&id).and_then(|ve| ve.console.as_mut());

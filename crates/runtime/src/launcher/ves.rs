@@ -75,6 +75,8 @@ pub(super) struct TaskState {
     pub(super) terminal: Option<OwnedFd>,
     /// Whether it executes or works.
     pub(super) ready: bool,
+    /// Whether it is a transfer that works.
+    pub(super) working: bool,
     pub(super) answered: bool,
     pub(super) failure: Option<Failure>,
     pub(super) code: Option<i32>,

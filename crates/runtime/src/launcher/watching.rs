@@ -24,6 +24,8 @@ const ROOT_FREE_TIMEOUT: Duration = Duration::from_secs(2);
 /// `SIGHUP` and `SIGINT`: what reboot(2) ends a pid namespace's init with.
 const REBOOT: i32 = 1;
 const POWER_OFF: i32 = 2;
+/// `SIGKILL`.
+const KILLED: i32 = 9;
 
 impl State {
     /// Takes note that a VE's init ended.
@@ -40,7 +42,7 @@ impl State {
             }
         } else {
             match kernel::pidfd::exit_status(&ve.pidfd) {
-                Ok(Some(status)) => exit_of_status(status),
+                Ok(Some(status)) => exit_of_stranger(status),
                 // Ended and not reaped by its new parent yet: told again by the hang-up.
                 Ok(None) => {
                     let _ = self
@@ -256,10 +258,15 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
     }
 }
 
-/// As [`exit_of`], from waitpid's encoding: the signal in the low seven bits, the code above.
-fn exit_of_status(status: i32) -> Exit {
+/// How another launcher's init ended, from what its pidfd kept in waitpid's encoding: the signal
+/// in the low seven bits, the code above.
+///
+/// reboot(2) in a pid namespace kills the init, and what was asked for is told to its parent only
+/// (the kernel records `exit_code`, waitpid shows `group_exit_code`): a kill says nothing here.
+fn exit_of_stranger(status: i32) -> Exit {
     match status & 0x7f {
         0 => Exit::Code(status >> 8 & 0xff),
+        KILLED => Exit::Unknown,
         signal => exit_of_signal(signal),
     }
 }
@@ -278,10 +285,11 @@ mod tests {
 
     #[test]
     fn reads_the_ends_of_inits() {
-        assert_eq!(exit_of_status(0), Exit::Code(0));
-        assert_eq!(exit_of_status(3 << 8), Exit::Code(3));
-        assert_eq!(exit_of_status(1), Exit::Reboot);
-        assert_eq!(exit_of_status(2), Exit::PowerOff);
-        assert_eq!(exit_of_status(9 | 0x80), Exit::Signal(9));
+        assert_eq!(exit_of_stranger(0), Exit::Code(0));
+        assert_eq!(exit_of_stranger(3 << 8), Exit::Code(3));
+        assert_eq!(exit_of_stranger(11 | 0x80), Exit::Signal(11));
+        assert_eq!(exit_of_stranger(9), Exit::Unknown);
+        assert_eq!(exit_of_signal(1), Exit::Reboot);
+        assert_eq!(exit_of_signal(2), Exit::PowerOff);
     }
 }
