@@ -1,6 +1,7 @@
 //! Building from packages. The whole build fetches 100 MB and is run on request only:
 //! `cargo test -p template --test build -- --ignored`.
 #![allow(
+    clippy::print_stdout,
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
     reason = "all of this program is tests"

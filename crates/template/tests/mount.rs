@@ -1,6 +1,7 @@
 //! Mounting templates as a launcher does: erofs from a file, objects as data-only layer, overlay with
 //! all options. Detached mounts only: they are in nobody's mount table and end with their descriptor.
 #![allow(
+    clippy::print_stdout,
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
     reason = "all of this program is tests"

@@ -1,5 +1,6 @@
 //! Every kind of source, as the tools that write them do.
 #![allow(
+    clippy::print_stdout,
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
     reason = "all of this program is tests"
