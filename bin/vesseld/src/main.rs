@@ -9,6 +9,7 @@ mod config;
 mod convert;
 mod daemon;
 mod doctor;
+mod guest;
 mod host;
 mod launcher;
 mod mechanisms;

@@ -1,7 +1,6 @@
 //! The node's mechanisms as the engine wants them: each method glues crates that do the work.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +8,11 @@ use std::time::Duration;
 use engine::{FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
 use policy::InUse;
 use registry::{Run, VeRecord};
-use runtime::{CgroupEntry, ConsoleLog, Facts, InitKind, LaunchSpec, NetworkSpec, VeState};
+use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState};
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
-use crate::templates;
+use crate::{guest, templates};
 
 /// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
 /// hold it.
@@ -393,7 +392,7 @@ impl NodeMechanisms {
         let mut launch = LaunchSpec::new(spec.id, &spec.hostname, root, console);
         launch.kind = templates::launch_kind(&init);
         launch.nesting = spec.nesting;
-        launch.facts = facts(record)?;
+        launch.facts = guest::facts(record)?;
         if !spec.addresses.is_empty() {
             launch.network = Some(NetworkSpec {
                 addresses: spec.addresses.clone(),
@@ -402,65 +401,6 @@ impl NodeMechanisms {
         }
         Ok(launch)
     }
-}
-
-/// What is written into the VE before its init runs: at every start what its administrator decides
-/// (name, name servers), at the first one what is its own for life.
-fn facts(record: &VeRecord) -> Result<Facts, Fault> {
-    let spec = &record.spec;
-    let mut facts = Facts {
-        hostname: Some(spec.hostname.clone()),
-        hosts: Some(hosts(spec)),
-        resolv_conf: Some(resolv_conf(spec)?),
-        ..Facts::default()
-    };
-    if let Some(first_boot) = &record.first_boot {
-        facts.machine_id = Some(uuid::Uuid::new_v4().simple().to_string());
-        facts
-            .root_password_hash
-            .clone_from(&first_boot.root_password_hash);
-        facts.authorized_keys =
-            (!first_boot.ssh_keys.is_empty()).then(|| first_boot.ssh_keys.clone());
-        facts.ssh_host_keys = true;
-    }
-    Ok(facts)
-}
-
-fn hosts(spec: &Spec) -> String {
-    let mut text = String::from(
-        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n\
-         ff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n",
-    );
-    let short = spec.hostname.split('.').next().unwrap_or_default();
-    let names = if short == spec.hostname {
-        short.to_owned()
-    } else {
-        format!("{} {short}", spec.hostname)
-    };
-    let own = spec
-        .addresses
-        .first()
-        .map_or("127.0.1.1".to_owned(), ToString::to_string);
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{own} {names}");
-    text
-}
-
-fn resolv_conf(spec: &Spec) -> Result<String, Fault> {
-    let (servers, search) = if spec.dns.is_empty() {
-        let resolver = network::resolver::node_dns().map_err(|error| fault(&error))?;
-        (resolver.servers, resolver.search)
-    } else {
-        (spec.dns.clone(), Vec::new())
-    };
-    let mut text = String::new();
-    if !search.is_empty() {
-        let _ = writeln!(text, "search {}", search.join(" "));
-    }
-    for server in servers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    Ok(text)
 }
 
 /// Changes addresses within a VE: on a thread of its own, which enters the VE's network namespace
