@@ -66,6 +66,7 @@ const PACKAGES: &[Package] = &[
     ),
     package("iputils-ping", Need::Tests, "reachability, both families"),
     package("e2fsprogs", Need::Tests, "a small file system to fill up"),
+    package("curl", Need::Tests, "asking web servers in VEs for a page"),
     package("zstd", Need::Tests, "an archive in each compression"),
     package("qemu-system-x86", Need::Machine, "the emulator"),
     package(

@@ -12,7 +12,7 @@ tests! {
 }
 
 fn a_full_pool_breaks_no_ve_and_heals(node: &mut Node) -> Result<()> {
-    node.init_with_pool("512M")?;
+    node.init_with_pool("2G")?;
     node.ok(&[
         "template",
         "import",

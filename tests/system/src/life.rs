@@ -197,7 +197,7 @@ fn deletion_refuses_what_runs_and_what_is_protected(node: &mut Node) -> Result<(
     node.start_tiny("web")?;
     let refused = node.vessel(&["delete", "web"])?;
     ensure!(
-        refused.code == 5 && refused.stderr.contains("--force"),
+        refused.code == 5 && refused.stderr.contains("stop"),
         "{refused}"
     );
     node.ok(&["set", "web", "protected=yes"])?;

@@ -174,12 +174,13 @@ fn what_is_taken_is_a_conflict(node: &mut Node) -> Result<()> {
         "--set",
         "address=10.99.7.7",
     ])?;
+    let owner = node.first_id().to_string();
     node.ok(&["create", "other", "--template", "tiny"])?;
     refuse(node, 4, &["web"], &["create", "web", "--template", "tiny"])?;
     refuse(
         node,
         4,
-        &["10.99.7.7", "web"],
+        &["10.99.7.7", &owner],
         &[
             "create",
             "new",
@@ -192,7 +193,7 @@ fn what_is_taken_is_a_conflict(node: &mut Node) -> Result<()> {
     refuse(
         node,
         4,
-        &["10.99.7.7", "web"],
+        &["10.99.7.7", &owner],
         &["set", "other", "address=10.99.7.7"],
     )?;
     refuse(node, 4, &["tiny"], &["template", "remove", "tiny"])?;
@@ -220,7 +221,7 @@ fn a_wrong_state_says_which_would_be_right(node: &mut Node) -> Result<()> {
 fn a_limit_below_use_is_refused(node: &mut Node) -> Result<()> {
     node.start_tiny("web")?;
     // Memory that cannot be taken back: no swap here, and a tmpfs keeps it.
-    node.sh("web", "dd if=/dev/zero of=/tmp/kept bs=1M count=40 2>&1; dd if=/dev/urandom of=/root/big bs=1M count=40 conv=fsync 2>&1")?;
+    node.sh("web", "dd if=/dev/zero of=/run/kept bs=1M count=40 2>&1; dd if=/dev/urandom of=/root/big bs=1M count=40 conv=fsync 2>&1")?;
     refuse(
         node,
         6,
@@ -319,7 +320,7 @@ fn bad_pools_are_refused(node: &mut Node) -> Result<()> {
     fs::write(&file, "no device")?;
     let file = file.display().to_string();
     for (code, word, arguments) in [
-        (6, "1M", &["init", "--pool-size", "1M"][..]),
+        (2, "1M", &["init", "--pool-size", "1M"][..]),
         (2, "much", &["init", "--pool-size", "much"]),
         (6, "900000T", &["init", "--pool-size", "900000T"]),
         (3, "/dev/no-such", &["init", "--device", "/dev/no-such"]),

@@ -141,7 +141,7 @@ fn a_template_says_what_it_is_and_goes_when_unused(node: &mut Node) -> Result<()
     ensure!(
         shown["digest"]
             .as_str()
-            .is_some_and(|d| d.starts_with("sha256:")),
+            .is_some_and(|digest| digest.len() >= 64),
         "{shown}"
     );
     node.ok(&["create", "web", "--template", "tiny"])?;
@@ -240,11 +240,12 @@ fn find_biggest(folder: &Path) -> Option<std::path::PathBuf> {
 fn two_ves_do_not_see_each_others_files(node: &mut Node) -> Result<()> {
     node.start_tiny("one")?;
     node.start_tiny("two")?;
+    let tiny = node.sh("two", "cat /etc/os-release")?;
     node.sh(
         "one",
-        "echo changed > /etc/hosts; echo new > /etc/new; rm /etc/group; chown 1000 /etc/passwd",
+        "echo changed > /etc/os-release; echo new > /etc/new; rm /etc/group; chown 1000 /etc/passwd",
     )?;
-    ensure!(node.sh("two", "cat /etc/hosts")? == "127.0.0.1 localhost");
+    ensure!(node.sh("two", "cat /etc/os-release")? == tiny);
     ensure!(
         node.sh(
             "two",
@@ -253,7 +254,7 @@ fn two_ves_do_not_see_each_others_files(node: &mut Node) -> Result<()> {
     );
     node.ok(&["create", "three", "--template", "tiny", "--start"])?;
     ensure!(
-        node.sh("three", "cat /etc/hosts")? == "127.0.0.1 localhost",
+        node.sh("three", "cat /etc/os-release")? == tiny,
         "the template changed"
     );
     Ok(())

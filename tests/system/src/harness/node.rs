@@ -237,7 +237,7 @@ impl Node {
             address.to_owned()
         };
         let url = format!("http://{host}/");
-        let fetch = || self.inside(&["busybox", "wget", "-T", "2", "-q", "-O", "-", &url]);
+        let fetch = || self.inside(&["curl", "--silent", "--show-error", "--max-time", "2", &url]);
         until(
             "the page",
             PATIENCE,
@@ -363,7 +363,7 @@ impl Node {
             .collect()
     }
 
-    /// Everything in the node's network namespace, one fact a line.
+    /// Everything in the node's network namespace, one fact a line, without what counts and passes.
     pub(crate) fn network(&self) -> Result<String> {
         let mut facts = String::new();
         for words in [
@@ -375,7 +375,11 @@ impl Node {
             &["ip", "neighbour", "show", "proxy"],
             &["nft", "list", "ruleset"],
         ] {
-            facts += &self.inside(words)?.success()?;
+            let text = self.inside(words)?.success()?;
+            let lasting = text
+                .lines()
+                .filter(|line| !line.contains("packets ") && !line.contains(" expires "));
+            facts.extend(lasting.flat_map(|line| [line, "\n"]));
         }
         Ok(facts)
     }
