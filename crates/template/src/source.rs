@@ -15,6 +15,21 @@ mod oci;
 mod squashfs;
 pub(crate) mod tar;
 
+/// What image servers call the two files of a split LXC or Incus image.
+const SPLIT_METADATA: [&str; 4] = [
+    "incus.tar.xz",
+    "lxd.tar.xz",
+    "meta.tar.xz",
+    "metadata.tar.xz",
+];
+/// See [`SPLIT_METADATA`].
+const SPLIT_ROOTS: [&str; 4] = [
+    "rootfs.squashfs",
+    "rootfs.tar.xz",
+    "rootfs.tar.zst",
+    "rootfs.tar.gz",
+];
+
 /// What is to be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportSource {
@@ -62,7 +77,8 @@ pub enum InvalidSource {
 impl ImportSource {
     /// Understands what a person gives: `FILE`, `DIR` or `oci:PATH[:TAG]`, and looks at what it is:
     /// a folder with `oci-layout` is an OCI layout, one with `rootfs/` and `metadata.yaml` an
-    /// unpacked LXC image, and archives are recognised by the names of their first members.
+    /// unpacked LXC image, one with the two files of a split LXC image that image; archives are
+    /// recognised by the names of their first members.
     ///
     /// # Errors
     /// Refuses what does not exist, and references to a registry.
@@ -83,6 +99,18 @@ impl ImportSource {
             }
             if path.join("metadata.yaml").is_file() && path.join("rootfs").is_dir() {
                 return Ok(Self::Directory(path.join("rootfs")));
+            }
+            let first_of = |names: &[&str]| {
+                let mut paths = names.iter().map(|name| path.join(name));
+                paths.find(|path| path.is_file())
+            };
+            if let (Some(rootfs), Some(metadata)) =
+                (first_of(&SPLIT_ROOTS), first_of(&SPLIT_METADATA))
+            {
+                return Ok(Self::LxcImage {
+                    rootfs,
+                    metadata: Some(metadata),
+                });
             }
             return Ok(Self::Directory(path));
         }

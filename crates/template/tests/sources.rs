@@ -222,6 +222,21 @@ fn lxc_images_are_read() {
 }
 
 #[test]
+fn split_images_are_recognised_by_their_names() {
+    let scratch = scratch();
+    let folder = scratch.path("image");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("rootfs.tar.xz"), "").unwrap();
+    std::fs::write(folder.join("meta.tar.xz"), "").unwrap();
+    let source = ImportSource::detect(folder.to_str().unwrap()).unwrap();
+    let expected = ImportSource::LxcImage {
+        rootfs: folder.join("rootfs.tar.xz"),
+        metadata: Some(folder.join("meta.tar.xz")),
+    };
+    assert_eq!(source, expected);
+}
+
+#[test]
 fn squashfs_images_are_read() {
     let scratch = scratch();
     let root = scratch.path("root");

@@ -18,8 +18,9 @@ pub struct BuildRequest {
     pub suite: String,
     /// Packages besides the usual set of a server.
     pub packages: Vec<String>,
-    /// Where to fetch packages from instead of the distribution's own servers. The template itself
-    /// still names the distribution's own.
+    /// Where to fetch packages from instead of the distribution's own servers: the suite itself only,
+    /// for a mirror need not have its updates. The template still names the distribution's own servers,
+    /// so its VEs get those updates from there.
     pub mirror: Option<String>,
     /// Where the programs' words go. An older file is replaced.
     pub log: PathBuf,
