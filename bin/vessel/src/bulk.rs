@@ -1,8 +1,9 @@
 //! One verb for many VEs: which, side by side, and what came of each.
 
+use std::collections::HashSet;
 use std::future::Future;
 
-use api::latest::{ApiError, ErrorCode, Operation, SubjectKind, VeState};
+use api::latest::{ApiError, ErrorCode, Operation, SettingChange, SubjectKind, VeState};
 use client::Filter;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -30,6 +31,9 @@ pub(crate) struct Done {
     /// The operation that did it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<u64>,
+    /// What became of each setting, where settings were changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<SettingChange>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<ApiError>,
@@ -49,6 +53,7 @@ impl Done {
             id: subject.and_then(|subject| subject.id),
             state: state.to_owned(),
             operation: Some(operation.id),
+            changes: Vec::new(),
             error: None,
         }
     }
@@ -59,6 +64,7 @@ impl Done {
             id: None,
             state: "failed".to_owned(),
             operation: None,
+            changes: Vec::new(),
             error: Some(error),
         }
     }
@@ -128,6 +134,7 @@ where
     let mut waiting = chosen.names.into_iter().enumerate();
     let mut running = JoinSet::new();
     let mut results: Vec<Option<Done>> = vec![None; count];
+    let mut told = HashSet::new();
     loop {
         while running.len() < PARALLEL
             && let Some((index, name)) = waiting.next()
@@ -147,7 +154,7 @@ where
             crate::output::failed(format!("a part of `{title}` broke: {error}"))
         })?;
         let done = result.unwrap_or_else(|error| Done::failed(&name, error));
-        bar.suspend(|| tell(context, &done, line))?;
+        bar.suspend(|| tell(context, &done, line, &mut told))?;
         if !single {
             bar.inc(1);
             bar.set_message(done.name.clone());
@@ -161,11 +168,17 @@ where
     finish(context, &results, chosen.one)
 }
 
-fn tell(context: &Context, done: &Done, line: fn(&Done) -> String) -> Outcome {
+/// Writes what came of a VE. A failure that names no VE, as that of an unreachable daemon, is said once.
+fn tell(
+    context: &Context,
+    done: &Done,
+    line: fn(&Done) -> String,
+    told: &mut HashSet<String>,
+) -> Outcome {
     match &done.error {
-        Some(error) => context.out.error(error),
+        Some(error) if told.insert(error.message.clone()) => context.out.error(error),
         None if !context.out.json && !context.out.quiet => context.out.line(&line(done))?,
-        None => {}
+        Some(_) | None => {}
     }
     Ok(())
 }
@@ -208,14 +221,16 @@ fn exit_code(results: &[Done]) -> u8 {
 mod tests {
     use super::*;
 
+    impl Done {
+        fn by_nobody() -> Self {
+            Self::failed("x", ApiError::new(ErrorCode::Failed, "x"))
+        }
+    }
+
     fn result(code: Option<ErrorCode>) -> Done {
-        let error = code.map(|code| ApiError::new(code, "x"));
         Done {
-            name: String::new(),
-            id: None,
-            state: String::new(),
-            operation: None,
-            error,
+            error: code.map(|code| ApiError::new(code, "x")),
+            ..Done::by_nobody()
         }
     }
 

@@ -40,6 +40,17 @@ pub(crate) fn usage(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::Usage, message)
 }
 
+/// A message without the numbers of the system's errors, which say nothing to people beside their words.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let after = part.split_once(')').map_or("", |(_, after)| after);
+        out.push_str(after);
+    }
+    out
+}
+
 /// How to speak to whoever called.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
@@ -65,14 +76,6 @@ impl Output {
             on_terminal: io::stdout().is_terminal(),
             errors_on_terminal: io::stderr().is_terminal(),
             color: !refused && !dumb,
-        }
-    }
-
-    /// The same, but saying only errors.
-    pub(crate) fn quietly(self) -> Self {
-        Self {
-            quiet: true,
-            ..self
         }
     }
 
@@ -135,7 +138,11 @@ impl Output {
                 word.to_owned()
             }
         };
-        let mut text = format!("{} {}", paint("1;31", "error:"), one_line(&error.message));
+        let mut text = format!(
+            "{} {}",
+            paint("1;31", "error:"),
+            one_line(&without_numbers(&error.message))
+        );
         if let Some(hint) = &error.hint {
             text.push_str(&format!("\n{} {}", paint("1;36", "hint:"), one_line(hint)));
         }

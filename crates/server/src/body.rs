@@ -14,16 +14,29 @@ use crate::door::Closing;
 use crate::limits::READ_BYTES;
 use crate::node::ByteSource;
 
-/// A body that is what a source gives until it ends or the door closes.
-pub(crate) fn from_source(source: ByteSource, closing: Closing) -> Body {
+/// A body that is what a source gives until it ends. One that never ends by itself (`endless`) is cut
+/// off when the door closes; others may use the time in which answers are let end.
+///
+/// Being cut off is an error of the body, which ends the connection: to the caller, half an archive must
+/// never look like a whole one.
+pub(crate) fn from_source(source: ByteSource, endless: Option<Closing>) -> Body {
+    let closed = endless.map_or_else(never, |closing| closing.closed());
     Body::new(SourceBody {
         source,
-        closed: closing.closed(),
+        closed,
         buffer: vec![0; READ_BYTES],
     })
 }
 
-/// A body of one line of JSON per event, until the channel or the door closes.
+fn never() -> Closed {
+    Box::pin(std::future::pending())
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the door closes")
+}
+
+/// A body of one line of JSON per event, until the channel closes; cut off when the door does.
 pub(crate) fn from_events(events: mpsc::Receiver<Event>, closing: Closing) -> Body {
     Body::new(EventBody {
         events,
@@ -64,8 +77,11 @@ impl HttpBody for SourceBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
-            // Only when there is nothing to send: an answer that can end by itself does.
-            Poll::Pending => this.closed.as_mut().poll(context).map(|()| None),
+            Poll::Pending => this
+                .closed
+                .as_mut()
+                .poll(context)
+                .map(|()| Some(Err(cut_off()))),
         }
     }
 }
@@ -94,7 +110,11 @@ impl HttpBody for EventBody {
                         Frame::data(line.into())
                     }),
             )),
-            Poll::Pending => this.closed.as_mut().poll(context).map(|()| None),
+            Poll::Pending => this
+                .closed
+                .as_mut()
+                .poll(context)
+                .map(|()| Some(Err(cut_off()))),
         }
     }
 }

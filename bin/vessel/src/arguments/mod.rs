@@ -22,8 +22,8 @@ pub(crate) use ve::{
 };
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict or locked, 5 wrong state, 6 no resources,
-7 permission, 8 daemon unreachable, 9 part of a bulk failed. `exec`, `enter`: the command's own code;
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict or locked, 5 wrong state, 6 no resources, \
+7 permission, 8 daemon unreachable, 9 part of a bulk failed. `exec`, `enter`: the command's own code; \
 125 when it could not be run, 126 when it cannot be executed, 127 when it is not there.
 
 First steps:
@@ -34,7 +34,7 @@ First steps:
 
 /// Runs virtual environments: whole servers that cost little more than their processes
 #[derive(Debug, Parser)]
-#[command(name = "vessel", version, after_help = EXIT_CODES, subcommand_required = true,
+#[command(name = "vessel", version, after_help = EXIT_CODES, subcommand_required = true, max_term_width = 100,
     arg_required_else_help = true, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -50,16 +50,17 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Global options",
         env = "VESSEL_ROOT",
         value_name = "DIR",
         default_value = "/var/lib/vessel"
     )]
     pub(crate) root: PathBuf,
     /// Write JSON to standard output: one object for one thing, an array for several
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Say nothing but errors; lists give names only
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
 }
 

@@ -87,7 +87,7 @@ Examples:
   vessel start --label team=shop
   vessel start --all --timeout 5m
 
-Comes back when each VE is `running`: its init said that it is ready. With --no-wait, when its init was
+Comes back when each VE is `running`: its init said that it is ready. With --no-wait, when its init was \
 started. An init that ends at once is a failure.")]
 pub(crate) struct StartArguments {
     #[command(flatten)]
@@ -163,7 +163,7 @@ Examples:
   vessel exec db -- pg_dump shop > shop.sql
   tar -c site | vessel exec web -- tar -x -C /srv
 
-Standard input, output and error pass through. The command has a terminal when standard input and output are
+Standard input, output and error pass through. The command has a terminal when standard input and output are \
 one. The exit code is the command's own, 128 + N when signal N ended it.")]
 pub(crate) struct ExecArguments {
     /// Name or number of the VE
@@ -237,8 +237,8 @@ Examples:
   vessel cp web:/etc - | tar -t
   tar -c site | vessel cp - web:/srv
 
-FROM or TO is NAME:/PATH. Into an existing folder a copy keeps its name, elsewhere it gets the name of TO.
-`-` is a tar archive on standard input or output. Folders are copied with everything below them, links as
+FROM or TO is NAME:/PATH. Into an existing folder a copy keeps its name, elsewhere it gets the name of TO. \
+`-` is a tar archive on standard input or output. Folders are copied with everything below them, links as \
 links. In a VE, files belong to root; on this host, to you, without set-user-id bits and without devices.")]
 pub(crate) struct CopyArguments {
     /// What to copy: PATH, NAME:/PATH or -
@@ -258,8 +258,8 @@ Examples:
   vessel set web memory.limit=
   vessel set web --add-label tier=front
 
-Keys: cpu.limit (cores: 0.5, 50%), cpu.share (1 to 10000, normally 100), cpu.set (0-3,8), memory.limit and
-memory.swap (512M), processes.limit, disk.limit (10G), address (10.99.0.20,fd00::20 or auto), hostname, dns,
+Keys: cpu.limit (cores: 0.5, 50%), cpu.share (1 to 10000, normally 100), cpu.set (0-3,8), memory.limit and \
+memory.swap (512M), processes.limit, disk.limit (10G), address (10.99.0.20,fd00::20 or auto), hostname, dns, \
 autostart (no, or its place in the order), protected (yes, no), nesting (yes, no).
 
 Each change is live and saved; one that needs a restart says so. `KEY=` takes a key back to its default.")]
@@ -349,7 +349,7 @@ Examples:
   vessel top --sort memory --interval 5s
   vessel top --json
 
-On a terminal it goes on until `q`; c, m, p, i, n and a sort by CPU, memory, processes, I/O, network and name.
+On a terminal it goes on until `q`; c, m, p, i, n and a sort by CPU, memory, processes, I/O, network and name. \
 Elsewhere it writes one table of what happened during the interval. CPU is in percent of one processor.")]
 pub(crate) struct TopArguments {
     /// Only these VEs, by name or number

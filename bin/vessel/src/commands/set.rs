@@ -1,8 +1,6 @@
 //! `vessel set`.
 
-use std::sync::{Arc, Mutex};
-
-use api::latest::{SetOutcome, SetReply, SetRequest};
+use api::latest::{SetOutcome, SetRequest, SettingChange};
 use client::ClientError;
 
 use super::labels;
@@ -12,7 +10,7 @@ use crate::bulk::{self, Done};
 use crate::output::{Outcome, usage};
 
 pub(crate) async fn run(context: &Context, arguments: SetArguments) -> Outcome {
-    let (names, settings, request) = parse(&arguments)?;
+    let (names, request) = parse(&arguments)?;
     let targets = Targets {
         names,
         all: arguments.all,
@@ -20,45 +18,24 @@ pub(crate) async fn run(context: &Context, arguments: SetArguments) -> Outcome {
     };
     let chosen = targets.choose(context, &[]).await?;
     let client = context.client.clone();
-    let changes = settings.len();
-    // Lines of one VE are several, so they are kept beside the result and written when it ended.
-    let replies: Arc<Mutex<Vec<(String, SetReply)>>> = Arc::default();
-    let kept = Arc::clone(&replies);
-    let outcome = bulk::run(
-        &Context {
-            out: context.out.quietly(),
-            ..context.clone()
-        },
-        "set",
-        chosen,
-        |done| done.name.clone(),
-        move |name, _| {
-            let (client, request, kept) = (client.clone(), request.clone(), Arc::clone(&kept));
-            async move {
-                let reply = client.set(&name, &request).await;
-                let reply = reply.map_err(ClientError::into_api_error)?;
-                let done = Done::by(&reply.operation, &name, "set");
-                if let Ok(mut kept) = kept.lock() {
-                    kept.push((done.name.clone(), reply));
-                }
-                Ok(done)
-            }
-        },
-    )
-    .await;
-    if !context.out.json && !context.out.quiet {
-        let mut replies = replies.lock().map(|kept| kept.clone()).unwrap_or_default();
-        replies.sort_by(|a, b| a.0.cmp(&b.0));
-        for (name, reply) in &replies {
-            for line in lines(name, reply, changes) {
-                context.out.line(&line)?;
-            }
+    bulk::run(context, "set", chosen, lines, move |name, _| {
+        let (client, request) = (client.clone(), request.clone());
+        async move {
+            let reply = client
+                .set(&name, &request)
+                .await
+                .map_err(ClientError::into_api_error)?;
+            Ok(Done {
+                changes: reply.changes,
+                ..Done::by(&reply.operation, &name, "set")
+            })
         }
-    }
-    outcome
+    })
+    .await
 }
 
-fn parse(arguments: &SetArguments) -> Outcome<(Vec<String>, Vec<String>, SetRequest)> {
+/// Tells names from settings by their `=`.
+fn parse(arguments: &SetArguments) -> Outcome<(Vec<String>, SetRequest)> {
     let (settings, names): (Vec<String>, Vec<String>) = arguments
         .words
         .iter()
@@ -78,6 +55,14 @@ fn parse(arguments: &SetArguments) -> Outcome<(Vec<String>, Vec<String>, SetRequ
         .with_hint("name VEs, or select them; settings are KEY=VALUE")
         .into());
     }
+    let is_ve = |word: &&String| ve::Name::new(word).is_ok() || word.parse::<u32>().is_ok();
+    if let Some(word) = names.iter().find(|word| !is_ve(word)) {
+        return Err(
+            usage(format!("`{word}` is neither KEY=VALUE nor a name of a VE"))
+                .with_hint("`vessel set NAME KEY=VALUE`; `vessel set --help` lists the keys")
+                .into(),
+        );
+    }
     let labels = labels(&arguments.add_label)?;
     let labels_removed = arguments.remove_label.clone();
     if settings.is_empty() && labels.is_empty() && labels_removed.is_empty() {
@@ -87,30 +72,27 @@ fn parse(arguments: &SetArguments) -> Outcome<(Vec<String>, Vec<String>, SetRequ
             .into());
     }
     let request = SetRequest {
-        settings: settings.clone(),
+        settings,
         labels,
         labels_removed,
     };
-    Ok((names, settings, request))
+    Ok((names, request))
 }
 
-fn lines(name: &str, reply: &SetReply, settings: usize) -> Vec<String> {
-    let mut lines: Vec<String> = reply
-        .changes
-        .iter()
-        .map(|change| {
-            let what = format!("{name} {}={}", change.key, change.value);
-            match (change.outcome, &change.because) {
-                (SetOutcome::PendingRestart, Some(because)) => {
-                    format!("{what} pending restart, because {because}")
-                }
-                (SetOutcome::PendingRestart, None) => format!("{what} pending restart"),
-                (outcome, _) => format!("{what} {outcome}"),
+/// A line for each setting of a VE.
+fn lines(done: &Done) -> String {
+    let line = |change: &SettingChange| {
+        let what = format!("{} {}={}", done.name, change.key, change.value);
+        match (change.outcome, &change.because) {
+            (SetOutcome::PendingRestart, Some(because)) => {
+                format!("{what} pending restart, because {because}")
             }
-        })
-        .collect();
-    if settings == 0 {
-        lines.push(format!("{name} labels applied"));
+            (SetOutcome::PendingRestart, None) => format!("{what} pending restart"),
+            (outcome, _) => format!("{what} {outcome}"),
+        }
+    };
+    if done.changes.is_empty() {
+        return format!("{} labels applied", done.name);
     }
-    lines
+    done.changes.iter().map(line).collect::<Vec<_>>().join("\n")
 }

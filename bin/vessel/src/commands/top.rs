@@ -101,10 +101,9 @@ async fn live(context: &Context, filter: &Filter, interval: Duration, by: SortKe
                 before = std::mem::replace(&mut after, now);
                 next = Instant::now() + interval;
             }
-            pressed = keys.recv() => match press(pressed) {
-                Pressed::Quit => return Ok(()),
-                Pressed::Sort(key) => by = key,
-                Pressed::Nothing => {}
+            pressed = keys.recv() => match press(pressed.as_deref(), by) {
+                Some(sort) => by = sort,
+                None => return Ok(()),
             },
             code = end.next() => return Err(Stop::Said(code)),
         }
@@ -137,24 +136,19 @@ impl Ends {
     }
 }
 
-enum Pressed {
-    Quit,
-    Sort(SortKey),
-    Nothing,
-}
-
-fn press(keys: Option<Vec<u8>>) -> Pressed {
+/// What to sort by after these keys; nothing to end.
+fn press(keys: Option<&[u8]>, by: SortKey) -> Option<SortKey> {
     const CTRL_C: u8 = 3;
-    match keys.as_deref() {
-        None | Some([b'q' | b'Q' | CTRL_C, ..]) => Pressed::Quit,
-        Some([b'c', ..]) => Pressed::Sort(SortKey::Cpu),
-        Some([b'm', ..]) => Pressed::Sort(SortKey::Memory),
-        Some([b'p', ..]) => Pressed::Sort(SortKey::Processes),
-        Some([b'i', ..]) => Pressed::Sort(SortKey::Io),
-        Some([b'n', ..]) => Pressed::Sort(SortKey::Network),
-        Some([b'a', ..]) => Pressed::Sort(SortKey::Name),
-        Some(_) => Pressed::Nothing,
-    }
+    keys?.iter().try_fold(by, |by, key| match key {
+        b'q' | b'Q' | &CTRL_C => None,
+        b'c' => Some(SortKey::Cpu),
+        b'm' => Some(SortKey::Memory),
+        b'p' => Some(SortKey::Processes),
+        b'i' => Some(SortKey::Io),
+        b'n' => Some(SortKey::Network),
+        b'a' => Some(SortKey::Name),
+        _ => Some(by),
+    })
 }
 
 fn draw(before: &[Stats], after: &[Stats], by: SortKey, filter: &Filter) -> Outcome {

@@ -37,7 +37,7 @@ pub struct PoolStatus {
     /// Whether the file system reports no error.
     pub healthy: bool,
     /// What is wrong or will be soon, each with the next step.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub warnings: Vec<String>,
 }
 

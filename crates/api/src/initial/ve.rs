@@ -99,7 +99,7 @@ pub struct VeDetails {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// Settings that were saved and act from the next start on, by key.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub pending: Vec<String>,
 }
 

@@ -147,8 +147,9 @@ pub(super) async fn logs(
         follow: query.flag("follow")?,
         lines: query.parsed("lines")?,
     };
+    let endless = filter.follow.then(|| door.closing.clone());
     let source = door.node.logs(VeKey::parse(&key), filter).await?;
-    let body = body::from_source(source, door.closing.clone());
+    let body = body::from_source(source, endless);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 
@@ -159,7 +160,7 @@ pub(super) async fn get_files(
 ) -> Answer {
     let path = inner_path(&query)?;
     let source = door.node.get_files(VeKey::parse(&key), path).await?;
-    let body = body::from_source(source, door.closing.clone());
+    let body = body::from_source(source, None);
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 

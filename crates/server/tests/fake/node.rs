@@ -1,0 +1,656 @@
+//! What the fake node does.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::latest::{
+    ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
+    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus,
+    Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest, SettingChange,
+    ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
+    TemplateDetails, Ve, VeDetails, VeState,
+};
+use api::stream::Ended;
+use server::{
+    ByteSource, Control, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply,
+    Session, VeFilter, VeKey,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Fake, values};
+
+fn refuse<T>(code: ErrorCode, message: impl Into<String>, hint: &str) -> Result<T, ApiError> {
+    Err(ApiError::new(code, message).with_hint(hint))
+}
+
+impl Fake {
+    fn called(&self, call: String) {
+        self.lock().calls.push(call);
+    }
+
+    fn matching(&self, filter: &VeFilter) -> Vec<VeDetails> {
+        let inner = self.lock();
+        let fits = |ve: &&VeDetails| {
+            let labels = filter.labels.iter().all(|(key, value)| {
+                ve.labels
+                    .get(key)
+                    .is_some_and(|own| value.as_ref().is_none_or(|v| v == own))
+            });
+            let keys = filter.keys.is_empty()
+                || filter.keys.iter().any(|key| match key {
+                    VeKey::Id(id) => *id == ve.id,
+                    VeKey::Name(name) => *name == ve.name,
+                });
+            labels && keys && (filter.states.is_empty() || filter.states.contains(&ve.state))
+        };
+        inner.ves.values().filter(fits).cloned().collect()
+    }
+
+    /// Changes the state of a VE as an operation.
+    fn change(
+        &self,
+        key: &VeKey,
+        kind: &str,
+        from: &[VeState],
+        to: VeState,
+    ) -> Result<Operation, ApiError> {
+        let ve = self.find(key)?;
+        if ve.state == to {
+            return Ok(self.done(kind, &ve.name, Some(ve.id), None));
+        }
+        if !from.contains(&ve.state) {
+            let message = format!("VE `{}` is {}", ve.name, ve.state);
+            return refuse(ErrorCode::WrongState, message, "see `vessel list`");
+        }
+        if ve.name.starts_with("broken") {
+            let error = ApiError::new(
+                ErrorCode::Failed,
+                format!("VE `{}`: its template is damaged", ve.name),
+            );
+            return Ok(self.done(kind, &ve.name, Some(ve.id), Some(error)));
+        }
+        let mut changed = values::details(ve.id, &ve.name, to);
+        changed.labels = ve.labels;
+        self.add(changed);
+        Ok(self.done(kind, &ve.name, Some(ve.id), None))
+    }
+}
+
+impl Node for Fake {
+    fn list(&self, filter: VeFilter) -> Reply<'_, Vec<Ve>> {
+        Box::pin(async move { Ok(self.matching(&filter).iter().map(values::in_list).collect()) })
+    }
+
+    fn create(&self, request: CreateRequest) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            self.called(format!("{request:?}"));
+            if self.find(&VeKey::parse(&request.name)).is_ok() {
+                let message = format!("VE `{}`: the name is taken", request.name);
+                return refuse(ErrorCode::Conflict, message, "take another name");
+            }
+            if request.template != "debian-12" {
+                let message = format!("template `{}`: there is none", request.template);
+                return refuse(
+                    ErrorCode::NotFound,
+                    message,
+                    "`vessel template list` shows all",
+                );
+            }
+            if request
+                .settings
+                .iter()
+                .any(|setting| setting.starts_with("memry"))
+            {
+                let message = "unknown key `memry.limit`";
+                return refuse(ErrorCode::Usage, message, "did you mean `memory.limit`?");
+            }
+            let id = {
+                let mut inner = self.lock();
+                let id = inner.ves.keys().last().map_or(100, |last| last + 1);
+                let mut ve = values::details(id, &request.name, VeState::Stopped);
+                ve.labels = request.labels;
+                inner.ves.insert(id, ve);
+                id
+            };
+            Ok(self.done("ve.create", &request.name, Some(id), None))
+        })
+    }
+
+    fn show(&self, ve: VeKey) -> Reply<'_, VeDetails> {
+        Box::pin(async move { self.find(&ve) })
+    }
+
+    fn wait(&self, ve: VeKey, state: VeState, timeout: Duration) -> Reply<'_, VeDetails> {
+        Box::pin(async move {
+            let seen = self.find(&ve)?;
+            if seen.state == VeState::Starting && state == VeState::Running {
+                tokio::time::sleep(timeout).await;
+            }
+            Ok(seen)
+        })
+    }
+
+    fn set(&self, ve: VeKey, request: SetRequest) -> Reply<'_, SetReply> {
+        Box::pin(async move {
+            let ve = self.find(&ve)?;
+            let mut changes = Vec::new();
+            for setting in &request.settings {
+                let (key, value) = setting.split_once('=').unwrap();
+                let (outcome, because) = match key {
+                    "memry.limit" => {
+                        return refuse(
+                            ErrorCode::Usage,
+                            "unknown key `memry.limit`",
+                            "did you mean `memory.limit`?",
+                        );
+                    }
+                    "hostname" => (
+                        SetOutcome::PendingRestart,
+                        Some("its init has read the name".to_owned()),
+                    ),
+                    _ => (SetOutcome::Applied, None),
+                };
+                changes.push(SettingChange {
+                    key: key.to_owned(),
+                    value: value.to_owned(),
+                    outcome,
+                    because,
+                });
+            }
+            let operation = self.done("ve.set", &ve.name, Some(ve.id), None);
+            Ok(SetReply { operation, changes })
+        })
+    }
+
+    fn delete(&self, ve: VeKey, request: DeleteRequest) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            let ve = self.find(&ve)?;
+            if ve.state != VeState::Stopped && !request.force {
+                let message = format!("VE `{}` is {}", ve.name, ve.state);
+                return refuse(
+                    ErrorCode::WrongState,
+                    message,
+                    "stop it first, or give --force",
+                );
+            }
+            self.lock().ves.remove(&ve.id);
+            Ok(self.done("ve.delete", &ve.name, Some(ve.id), None))
+        })
+    }
+
+    fn start(&self, ve: VeKey, _: StartRequest) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            let found = self.find(&ve)?;
+            let to = if found.name.starts_with("lazy") {
+                VeState::Starting
+            } else {
+                VeState::Running
+            };
+            let operation = self.change(&ve, "ve.start", &[VeState::Stopped], to)?;
+            if found.name.starts_with("dead") {
+                let mut dead = values::details(found.id, &found.name, VeState::Stopped);
+                dead.reason = Some("init ended with code 1".to_owned());
+                self.add(dead);
+            }
+            Ok(operation)
+        })
+    }
+
+    fn stop(&self, ve: VeKey, request: StopRequest) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            self.called(format!("{request:?}"));
+            let from = [VeState::Running, VeState::Paused, VeState::Starting];
+            self.change(&ve, "ve.stop", &from, VeState::Stopped)
+        })
+    }
+
+    fn restart(&self, ve: VeKey, _: StopRequest) -> Reply<'_, Operation> {
+        Box::pin(
+            async move { self.change(&ve, "ve.restart", &[VeState::Running], VeState::Running) },
+        )
+    }
+
+    fn pause(&self, ve: VeKey) -> Reply<'_, Operation> {
+        Box::pin(async move { self.change(&ve, "ve.pause", &[VeState::Running], VeState::Paused) })
+    }
+
+    fn resume(&self, ve: VeKey) -> Reply<'_, Operation> {
+        Box::pin(async move { self.change(&ve, "ve.resume", &[VeState::Paused], VeState::Running) })
+    }
+
+    fn exec(&self, ve: VeKey, request: ExecRequest) -> Reply<'_, Session> {
+        Box::pin(async move {
+            let ve = self.find(&ve)?;
+            if ve.state != VeState::Running {
+                let message = format!("VE `{}` is {}", ve.name, ve.state);
+                return refuse(ErrorCode::WrongState, message, "start it first");
+            }
+            match request.terminal {
+                None => command(&request),
+                Some(size) => {
+                    let term = request.environment.first().cloned().unwrap_or_default();
+                    Ok(echo(format!("{}x{} {term}\r\n", size.columns, size.rows)))
+                }
+            }
+        })
+    }
+
+    fn console(&self, ve: VeKey, request: ConsoleRequest) -> Reply<'_, Session> {
+        Box::pin(async move {
+            let ve = self.find(&ve)?;
+            let size = request.terminal;
+            Ok(echo(format!(
+                "{} {}x{} login: ",
+                ve.name, size.columns, size.rows
+            )))
+        })
+    }
+
+    fn logs(&self, ve: VeKey, filter: LogFilter) -> Reply<'_, ByteSource> {
+        Box::pin(async move {
+            self.find(&ve)?;
+            let all = ["first", "\x1b[32msecond\x1b[0m", "third"];
+            let skipped = all.len() - filter.lines.unwrap_or(all.len()).min(all.len());
+            let text: String = all[skipped..]
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .collect();
+            if !filter.follow {
+                return Ok(Box::new(std::io::Cursor::new(text.into_bytes())) as ByteSource);
+            }
+            let (ours, mut theirs) = tokio::io::duplex(4_096);
+            tokio::spawn(async move {
+                theirs.write_all(text.as_bytes()).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+            Ok(Box::new(ours) as ByteSource)
+        })
+    }
+
+    fn get_files(&self, ve: VeKey, path: String) -> Reply<'_, ByteSource> {
+        Box::pin(async move {
+            self.find(&ve)?;
+            let full = self.path(&path);
+            if full.symlink_metadata().is_err() {
+                return refuse(
+                    ErrorCode::NotFound,
+                    format!("`{path}`: there is none"),
+                    "look with `vessel exec`",
+                );
+            }
+            let mut tar = Command::new("tar");
+            tar.arg("-C")
+                .arg(full.parent().unwrap())
+                .arg("-c")
+                .arg(full.file_name().unwrap());
+            let mut child = tar.stdout(Stdio::piped()).spawn().unwrap();
+            let output = child.stdout.take().unwrap();
+            tokio::spawn(async move { child.wait().await });
+            Ok(Box::new(output) as ByteSource)
+        })
+    }
+
+    fn put_files(&self, ve: VeKey, put: PutFiles, archive: ByteSource) -> Reply<'_, ()> {
+        Box::pin(async move {
+            self.find(&ve)?;
+            let folder = self.path(&put.folder);
+            if !folder.is_dir() {
+                return refuse(
+                    ErrorCode::NotFound,
+                    format!("folder `{}`: there is none", put.folder),
+                    "make it",
+                );
+            }
+            let mut tar = Command::new("tar");
+            tar.arg("-C")
+                .arg(folder)
+                .args(["--no-same-owner", "-x"])
+                .stdin(Stdio::piped());
+            let mut child = tar.stderr(Stdio::null()).spawn().unwrap();
+            let (mut archive, mut input) = (archive, child.stdin.take().unwrap());
+            let copied = tokio::io::copy(&mut archive, &mut input).await;
+            drop(input);
+            let status = child.wait().await.unwrap();
+            match copied {
+                Ok(_) if status.success() => Ok(()),
+                Ok(_) => refuse(
+                    ErrorCode::Failed,
+                    "the archive cannot be unpacked",
+                    "look at it",
+                ),
+                Err(error) => refuse(
+                    ErrorCode::Failed,
+                    format!("the archive was cut off: {error}"),
+                    "try again",
+                ),
+            }
+        })
+    }
+
+    fn is_folder(&self, ve: VeKey, path: String) -> Reply<'_, bool> {
+        Box::pin(async move {
+            self.find(&ve)?;
+            match self.path(&path).metadata() {
+                Ok(found) => Ok(found.is_dir()),
+                Err(_) => refuse(
+                    ErrorCode::NotFound,
+                    format!("`{path}`: there is none"),
+                    "make it",
+                ),
+            }
+        })
+    }
+
+    fn stats(&self, ve: VeKey) -> Reply<'_, Stats> {
+        Box::pin(async move { self.find(&ve).map(|ve| values::stats(&ve)) })
+    }
+
+    fn stats_of(&self, filter: VeFilter) -> Reply<'_, Vec<Stats>> {
+        Box::pin(async move { Ok(self.matching(&filter).iter().map(values::stats).collect()) })
+    }
+
+    fn operations(&self, filter: OperationFilter) -> Reply<'_, Vec<Operation>> {
+        Box::pin(async move {
+            let inner = self.lock();
+            let newest = inner.operations.iter().rev();
+            let shown = newest.filter(|operation| filter.ended || !operation.state.is_ended());
+            Ok(shown.take(filter.count_max).cloned().collect())
+        })
+    }
+
+    fn operation(&self, id: u64) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            let found = self
+                .lock()
+                .operations
+                .iter()
+                .find(|operation| operation.id == id)
+                .cloned();
+            match found {
+                Some(operation) => Ok(operation),
+                None => refuse(
+                    ErrorCode::NotFound,
+                    format!("operation {id}: there is none"),
+                    "`vessel operation list` shows all",
+                ),
+            }
+        })
+    }
+
+    fn cancel_operation(&self, id: u64) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            if let Some(operation) = self.lock().operations.iter_mut().find(|one| one.id == id)
+                && !operation.state.is_ended()
+            {
+                operation.state = OperationState::Cancelled;
+                operation.ended = Some(values::moment());
+            }
+            Node::operation(self, id).await
+        })
+    }
+
+    fn wait_operation(&self, id: u64, timeout: Duration) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            let deadline = tokio::time::Instant::now() + timeout;
+            loop {
+                let operation = Node::operation(self, id).await?;
+                if operation.state.is_ended() || tokio::time::Instant::now() >= deadline {
+                    return Ok(operation);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    }
+
+    fn events(&self, filter: EventFilter) -> Reply<'_, mpsc::Receiver<Event>> {
+        Box::pin(async move {
+            let (sender, receiver) = mpsc::channel(8);
+            let event = |id, kind: &str, message: &str| Event {
+                id,
+                time: values::moment(),
+                kind: kind.to_owned(),
+                subject: Some(Subject {
+                    kind: SubjectKind::Ve,
+                    name: "web".to_owned(),
+                    id: Some(100),
+                }),
+                operation: Some(7),
+                message: message.to_owned(),
+            };
+            let events = [
+                event(1, "ve.started", ""),
+                event(2, "ve.stopped", "init ended with code 0"),
+            ];
+            tokio::spawn(async move {
+                for event in events
+                    .into_iter()
+                    .filter(|e| filter.after.is_none_or(|after| e.id > after))
+                {
+                    sender.send(event).await.unwrap();
+                }
+                if filter.follow {
+                    sender.closed().await;
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn templates(&self) -> Reply<'_, Vec<Template>> {
+        Box::pin(async { Ok(vec![values::template()]) })
+    }
+
+    fn template(&self, name: String, packages: bool) -> Reply<'_, TemplateDetails> {
+        Box::pin(async move {
+            if name == "debian-12" {
+                return Ok(values::template_details(packages));
+            }
+            refuse(
+                ErrorCode::NotFound,
+                format!("template `{name}`: there is none"),
+                "`vessel template list` shows all",
+            )
+        })
+    }
+
+    fn build_template(&self, request: BuildRequest) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            self.called(format!("{request:?}"));
+            let name = request.name.unwrap_or(request.recipe);
+            let error = (name == "debian-0").then(|| {
+                ApiError::new(ErrorCode::Failed, "template `debian-0`: no suite `0`")
+                    .with_hint("take 12 or 13")
+            });
+            Ok(self.done("template.build", &name, None, error))
+        })
+    }
+
+    fn import_template(&self, peer: Peer, request: ImportRequest) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            assert!(peer.pid.is_some());
+            self.called(format!("{request:?}"));
+            Ok(self.done("template.import", &request.name, None, None))
+        })
+    }
+
+    fn remove_template(&self, name: String) -> Reply<'_, Operation> {
+        Box::pin(async move {
+            let message = format!("template `{name}`: 2 VEs are made from it");
+            refuse(ErrorCode::Conflict, message, "delete them first")
+        })
+    }
+
+    fn verify_template(&self, name: String) -> Reply<'_, Operation> {
+        Box::pin(async move { Ok(self.begin("template.verify", &name, None)) })
+    }
+
+    fn pool(&self) -> Reply<'_, PoolStatus> {
+        Box::pin(async { Ok(values::pool()) })
+    }
+
+    fn node(&self) -> Reply<'_, NodeStatus> {
+        Box::pin(async {
+            let count = self.lock().ves.len();
+            Ok(values::node(
+                "/var/lib/vessel",
+                u32::try_from(count).unwrap(),
+            ))
+        })
+    }
+
+    fn init(&self, request: InitRequest) -> Reply<'_, InitReply> {
+        Box::pin(async move {
+            self.called(format!("{request:?}"));
+            Ok(InitReply {
+                changed: true,
+                node: values::node("/var/lib/vessel", 0),
+            })
+        })
+    }
+
+    fn shutdown(&self, _: ShutdownRequest) -> Reply<'_, ()> {
+        Box::pin(async {
+            if let Some(stop) = self.lock().stop.take() {
+                let _ = stop.send(());
+            }
+            Ok(())
+        })
+    }
+
+    fn destroy(&self, request: DestroyRequest) -> Reply<'_, ()> {
+        Box::pin(async move {
+            if request.force {
+                return Ok(());
+            }
+            refuse(
+                ErrorCode::WrongState,
+                "the node has 2 VEs",
+                "delete them, or give --force",
+            )
+        })
+    }
+
+    fn doctor(&self) -> Reply<'_, DoctorReport> {
+        Box::pin(async { Ok(values::doctor()) })
+    }
+}
+
+/// Runs a command of this host.
+fn command(request: &ExecRequest) -> Result<Session, ApiError> {
+    let Some((program, arguments)) = request.command.split_first() else {
+        return refuse(ErrorCode::Usage, "no command", "give one");
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .kill_on_drop(true);
+    command.envs(
+        request
+            .environment
+            .iter()
+            .filter_map(|pair| pair.split_once('=')),
+    );
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse(
+                ErrorCode::CommandNotFound,
+                format!("`{program}`: not found"),
+                "look at PATH",
+            );
+        }
+        Err(error) => {
+            return refuse(
+                ErrorCode::CommandNotExecutable,
+                format!("`{program}`: {error}"),
+                "chmod it",
+            );
+        }
+    };
+    let (control, mut wishes) = mpsc::channel(4);
+    let (tell, ended) = oneshot::channel();
+    let input = child.stdin.take().unwrap();
+    let (output, errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                status = child.wait() => {
+                    use std::os::unix::process::ExitStatusExt;
+                    let status = status.unwrap();
+                    let code = status.code().map(Ended::Code);
+                    let _ = tell.send(code.unwrap_or_else(|| Ended::Signal(status.signal().unwrap())));
+                    return;
+                }
+                wish = wishes.recv() => match wish {
+                    Some(Control::Signal(number)) => {
+                        let pid = child.id().unwrap().to_string();
+                        let kill = Command::new("kill").arg(format!("-{number}")).arg(pid).status();
+                        assert!(kill.await.unwrap().success());
+                    }
+                    Some(Control::Resize(_)) => {}
+                    // The caller is gone: `kill_on_drop` ends the command.
+                    None => return,
+                }
+            }
+        }
+    });
+    Ok(Session {
+        input: Box::new(input),
+        output: Box::new(output),
+        errors: Some(Box::new(errors)),
+        control,
+        ended,
+    })
+}
+
+/// A terminal that says something, then gives back what is typed until `q`, with code 3.
+fn echo(greeting: String) -> Session {
+    let (ours, theirs) = tokio::io::duplex(4_096);
+    let (input, output) = (tokio::io::split(ours), tokio::io::split(theirs));
+    let (control, mut wishes) = mpsc::channel(4);
+    let (tell, ended) = oneshot::channel();
+    let (mut typed, mut screen) = output;
+    let screen_lock = Arc::new(tokio::sync::Mutex::new(()));
+    tokio::spawn(async move {
+        let _guard = screen_lock.lock().await;
+        screen.write_all(greeting.as_bytes()).await.unwrap();
+        let mut byte = [0];
+        loop {
+            tokio::select! {
+                read = typed.read(&mut byte) => match read {
+                    Ok(1) if byte == *b"q" => {
+                        let _ = tell.send(Ended::Code(3));
+                        return;
+                    }
+                    Ok(1) => screen.write_all(&byte).await.unwrap(),
+                    _ => return,
+                },
+                wish = wishes.recv() => match wish {
+                    Some(Control::Resize(size)) => {
+                        let text = format!("resized {}x{}\r\n", size.columns, size.rows);
+                        screen.write_all(text.as_bytes()).await.unwrap();
+                    }
+                    Some(Control::Signal(_)) => {}
+                    None => return,
+                },
+            }
+        }
+    });
+    let (from_node, to_node) = input;
+    Session {
+        input: Box::new(to_node),
+        output: Box::new(from_node),
+        errors: None,
+        control,
+        ended,
+    }
+}
