@@ -293,6 +293,48 @@ fn links_of_a_hostile_tree_lead_nowhere_outside() {
     assert_eq!(fs::read_dir(&secret).unwrap().count(), 1);
 }
 
+/// What must fail inside, and what it would reach.
+const REFUSED: &[(&str, &str)] = &[
+    ("unshare -U true", "user namespaces"),
+    ("unshare -p -f true", "pid namespaces"),
+    ("mknod /tmp/disk b 254 0", "device nodes"),
+    ("dmesg", "the kernel's log"),
+    (
+        "date -s 2000-01-01 2>&1 | grep -q permitted && false",
+        "the clock",
+    ),
+    ("echo b >/proc/sysrq-trigger", "sysrq"),
+    (
+        "umount /proc/sysrq-trigger; echo b >/proc/sysrq-trigger",
+        "sysrq uncovered",
+    ),
+    ("echo 1 >/proc/sys/kernel/panic", "sysctls of the node"),
+    ("echo x >/proc/sys/kernel/core_pattern", "the core pattern"),
+    ("cat /proc/kcore", "memory"),
+    ("mount -t ext4 /dev/vda /tmp", "disks"),
+    ("nice -n -20 true && chrt -f 99 true", "real-time priority"),
+];
+
+/// What a server needs.
+const GIVEN: &[(&str, &str)] = &[
+    ("unshare -m true", "own mounts, as PrivateTmp has"),
+    ("mount -t tmpfs none /tmp && umount /tmp", "mounts"),
+    (
+        "echo 1 >/proc/sys/net/ipv4/ip_forward",
+        "sysctls of its own network",
+    ),
+    ("hostname other", "its host name"),
+    ("chown 33:50 /root && chown 0:0 /root", "owners"),
+    (
+        "echo x >/dev/null; head -c 1 /dev/urandom >/dev/null",
+        "devices",
+    ),
+    (
+        "mkdir /sys/fs/cgroup/mine; rmdir /sys/fs/cgroup/mine",
+        "groups, where delegated",
+    ),
+];
+
 #[test]
 fn a_ve_has_nothing_of_the_node() {
     let Some(node) = Node::start() else { return };
@@ -342,48 +384,11 @@ fn a_ve_has_nothing_of_the_node() {
             "{status} {kept}"
         );
     }
-    for (script, why) in [
-        ("unshare -U true", "user namespaces"),
-        ("unshare -p -f true", "pid namespaces"),
-        ("mknod /tmp/disk b 254 0", "device nodes"),
-        ("dmesg", "the kernel's log"),
-        (
-            "date -s 2000-01-01 2>&1 | grep -q permitted && false",
-            "the clock",
-        ),
-        ("echo b >/proc/sysrq-trigger", "sysrq"),
-        (
-            "umount /proc/sysrq-trigger; echo b >/proc/sysrq-trigger",
-            "sysrq uncovered",
-        ),
-        ("echo 1 >/proc/sys/kernel/panic", "sysctls of the node"),
-        ("echo x >/proc/sys/kernel/core_pattern", "the core pattern"),
-        ("cat /proc/kcore", "memory"),
-        ("mount -t ext4 /dev/vda /tmp", "disks"),
-        ("nice -n -20 true && chrt -f 99 true", "real-time priority"),
-    ] {
+    for (script, why) in REFUSED {
         let (code, text) = node.shell(id, &format!("( {script} ) 2>&1"));
         assert_ne!(code, 0, "{why}: {text}");
     }
-    // What a server needs.
-    for (script, why) in [
-        ("unshare -m true", "own mounts, as PrivateTmp has"),
-        ("mount -t tmpfs none /tmp && umount /tmp", "mounts"),
-        (
-            "echo 1 >/proc/sys/net/ipv4/ip_forward",
-            "sysctls of its own network",
-        ),
-        ("hostname other", "its host name"),
-        ("chown 33:50 /root && chown 0:0 /root", "owners"),
-        (
-            "echo x >/dev/null; head -c 1 /dev/urandom >/dev/null",
-            "devices",
-        ),
-        (
-            "mkdir /sys/fs/cgroup/mine; rmdir /sys/fs/cgroup/mine",
-            "groups, where delegated",
-        ),
-    ] {
+    for (script, why) in GIVEN {
         let (code, text) = node.shell(id, &format!("( {script} ) 2>&1"));
         assert!(code == 0 || why.starts_with("groups"), "{why}: {text}");
     }

@@ -5,24 +5,21 @@
 //! the launcher dies, every waiter gets [`CallError::Gone`] and [`Events`] ends; VEs live on, and
 //! a new launcher adopts them ([`Client::adopt`]).
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use ve::VeId;
 
-use crate::packet;
-use crate::protocol::{
-    Answer, Call, CgroupShape, Event, Failure, FileWork, Launched, Message, Request, VERSION,
-    VeStatus,
-};
+use crate::exchange::{CallError, Exchange, open_socket};
+use crate::protocol::{Answer, Call, CgroupShape, Event, FileWork, Launched, VERSION, VeStatus};
 use crate::spec::{CgroupEntry, ExecSpec, ExecStreams, LaunchSpec, RootSpec, WindowSize};
+use crate::task::Task;
+
+pub use crate::task::{TaskEnd, resize_terminal};
 
 /// Why there is no connection to the launcher.
 #[derive(Debug, thiserror::Error)]
@@ -50,27 +47,10 @@ pub enum ConnectError {
     Hello(#[source] CallError),
 }
 
-/// Why a call to the launcher brought no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The launcher refused, or a step failed.
-    #[error(transparent)]
-    Failed(#[from] Failure),
-    /// The connection ended: the launcher died or was ended.
-    #[error("the connection to the launcher is gone")]
-    Gone,
-    /// The request could not be sent.
-    #[error("cannot send to the launcher")]
-    Send(#[source] Errno),
-    /// The launcher answered something that does not belong to the question.
-    #[error("the launcher answered out of protocol")]
-    Protocol,
-}
-
 /// A connection to the node's launcher.
 #[derive(Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<Exchange>,
     launcher_pid: u32,
     ves: Vec<VeStatus>,
     held: Option<OwnedFd>,
@@ -79,42 +59,6 @@ pub struct Client {
 /// What happens to VEs, in order.
 #[derive(Debug)]
 pub struct Events(Receiver<Event>);
-
-/// A command or transfer in a VE.
-#[derive(Debug)]
-pub struct Task {
-    shared: Arc<Shared>,
-    number: u64,
-    pid: u32,
-    master: Option<OwnedFd>,
-    /// Behind a lock so that one thread can wait while another sends signals.
-    end: Mutex<Receiver<TaskEnd>>,
-}
-
-/// How a task ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskEnd {
-    /// Exit code; 128 and the signal's number when a signal ended it.
-    pub code: i32,
-    /// Why a transfer failed.
-    pub message: Option<String>,
-}
-
-type Reply = (Result<Answer, Failure>, Vec<OwnedFd>);
-
-#[derive(Debug)]
-struct Shared {
-    socket: OwnedFd,
-    next: AtomicU64,
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    gone: bool,
-    replies: HashMap<u64, Sender<Reply>>,
-    tasks: HashMap<u64, Sender<TaskEnd>>,
-}
 
 /// Path of the launcher's socket beneath a node's root.
 #[must_use]
@@ -134,16 +78,12 @@ impl Client {
             path: path.clone(),
             source,
         })?;
-        let shared = Arc::new(Shared {
-            socket,
-            next: AtomicU64::new(1),
-            waiting: Mutex::new(Waiting::default()),
-        });
+        let shared = Arc::new(Exchange::new(socket));
         let (sender, events) = channel();
         let reader = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("launcher-events".to_owned())
-            .spawn(move || read_messages(&reader, &sender))
+            .spawn(move || reader.read_messages(&sender))
             .map_err(|_| ConnectError::Hello(CallError::Gone))?;
         let mut client = Self {
             shared,
@@ -397,19 +337,21 @@ impl Client {
     }
 
     fn task(&self, call: Call, descriptors: &[BorrowedFd<'_>]) -> Result<Task, CallError> {
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, end) = channel();
-        self.shared.lock().tasks.insert(number, sender);
-        match self.exchange(number, call, descriptors) {
-            Ok((Answer::Started { pid }, given)) => Ok(Task {
-                shared: Arc::clone(&self.shared),
-                number,
-                pid,
-                master: given.into_iter().next(),
-                end: Mutex::new(end),
-            }),
+        let number = self.shared.fresh();
+        let end = self.shared.expect_task(number);
+        match self.shared.exchange(number, call, descriptors) {
+            Ok((Answer::Started { pid }, given)) => {
+                let master = given.into_iter().next();
+                Ok(Task::new(
+                    Arc::clone(&self.shared),
+                    number,
+                    pid,
+                    master,
+                    end,
+                ))
+            }
             outcome => {
-                self.shared.lock().tasks.remove(&number);
+                self.shared.forget_task(number);
                 Err(outcome.err().unwrap_or(CallError::Protocol))
             }
         }
@@ -431,24 +373,14 @@ impl Client {
         call: Call,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Answer, Vec<OwnedFd>), CallError> {
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        self.exchange(number, call, descriptors)
-    }
-
-    fn exchange(
-        &self,
-        number: u64,
-        call: Call,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(Answer, Vec<OwnedFd>), CallError> {
-        self.shared.exchange(number, call, descriptors)
+        self.shared.exchange(self.shared.fresh(), call, descriptors)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         // Wakes the reading thread, which holds the other reference to the socket.
-        let _ = rustix::net::shutdown(&self.shared.socket, Shutdown::Both);
+        self.shared.close();
     }
 }
 
@@ -464,145 +396,6 @@ impl Events {
     pub fn next_within(&self, timeout: Duration) -> Option<Event> {
         self.0.recv_timeout(timeout).ok()
     }
-}
-
-impl Task {
-    /// Process number of the task as the node sees it.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    fn end(&self) -> MutexGuard<'_, Receiver<TaskEnd>> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the master of the command's terminal, if it has one.
-    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
-        self.master.take()
-    }
-
-    /// Sends a signal to the task's process.
-    ///
-    /// # Errors
-    /// `NotFound` when it has ended.
-    pub fn signal(&self, signal: i32) -> Result<(), CallError> {
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let call = Call::SignalTask {
-            task: self.number,
-            signal,
-        };
-        self.shared.exchange(number, call, &[]).map(|_| ())
-    }
-
-    /// Waits until the task has ended.
-    ///
-    /// # Errors
-    /// [`CallError::Gone`] when the launcher died first.
-    pub fn wait(&self) -> Result<TaskEnd, CallError> {
-        self.end().recv().map_err(|_| CallError::Gone)
-    }
-
-    /// Waits at most `timeout`; nothing when the task still runs.
-    ///
-    /// # Errors
-    /// [`CallError::Gone`] when the launcher died first.
-    pub fn wait_within(&self, timeout: Duration) -> Result<Option<TaskEnd>, CallError> {
-        match self.end().recv_timeout(timeout) {
-            Ok(end) => Ok(Some(end)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(CallError::Gone),
-        }
-    }
-}
-
-/// Tells the process behind a terminal's master how large the terminal is.
-///
-/// # Errors
-/// `EIO` or `ENOTTY` when the terminal is gone or none.
-pub fn resize_terminal(master: impl AsFd, size: WindowSize) -> Result<(), Errno> {
-    let size = rustix::termios::Winsize {
-        ws_row: size.rows,
-        ws_col: size.columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    rustix::termios::tcsetwinsize(master, size)
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // The maps are whole after every statement, so a panic elsewhere left nothing half done.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn exchange(
-        &self,
-        number: u64,
-        call: Call,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(Answer, Vec<OwnedFd>), CallError> {
-        let (sender, reply) = channel();
-        {
-            let mut waiting = self.lock();
-            if waiting.gone {
-                return Err(CallError::Gone);
-            }
-            waiting.replies.insert(number, sender);
-        }
-        let bytes = serde_json::to_vec(&Request { number, call });
-        let sent = bytes
-            .map_err(|_| CallError::Protocol)
-            .and_then(|b| packet::send(&self.socket, &b, descriptors).map_err(CallError::Send));
-        if let Err(error) = sent {
-            self.lock().replies.remove(&number);
-            return Err(error);
-        }
-        let (outcome, given) = reply.recv().map_err(|_| CallError::Gone)?;
-        Ok((outcome?, given))
-    }
-}
-
-pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, Errno> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
-}
-
-/// Reads until the launcher is gone, then wakes everybody who waits.
-fn read_messages(shared: &Shared, events: &Sender<Event>) {
-    while let Ok(Some(packet)) = packet::receive(&shared.socket) {
-        match serde_json::from_slice::<Message>(&packet.bytes) {
-            Ok(Message::Reply { number, outcome }) => {
-                if let Some(waiter) = shared.lock().replies.remove(&number) {
-                    let _ = waiter.send((outcome, packet.descriptors));
-                }
-            }
-            Ok(Message::Event(Event::TaskEnded {
-                task,
-                code,
-                message,
-            })) => {
-                if let Some(waiter) = shared.lock().tasks.remove(&task) {
-                    let _ = waiter.send(TaskEnd { code, message });
-                }
-            }
-            Ok(Message::Event(event)) => {
-                let _ = events.send(event);
-            }
-            // Another version of the launcher: hello found that out already.
-            Err(_) => break,
-        }
-    }
-    let mut waiting = shared.lock();
-    waiting.gone = true;
-    waiting.replies.clear();
-    waiting.tasks.clear();
 }
 
 fn shape(entry: &CgroupEntry<'_>) -> CgroupShape {

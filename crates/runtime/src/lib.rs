@@ -25,17 +25,21 @@
 
 pub mod capabilities;
 pub mod client;
+mod exchange;
 pub mod launcher;
 pub mod masks;
 mod packet;
 pub mod protocol;
 pub mod seccomp;
 pub mod spec;
+mod task;
 mod wire;
 
-pub use client::{CallError, Client, ConnectError, Events, Task};
+pub use client::{Client, ConnectError, Events};
+pub use exchange::CallError;
 pub use protocol::{Event, Failure, FailureKind, VeState, VeStatus};
 pub use spec::{
     CgroupEntry, ConsoleLog, ExecSpec, ExecStreams, Facts, InitKind, LaunchSpec, Lower,
     NetworkSpec, RootSpec, WindowSize,
 };
+pub use task::{Task, TaskEnd, resize_terminal};

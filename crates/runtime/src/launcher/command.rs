@@ -96,7 +96,7 @@ fn open_terminal(size: WindowSize, user: &User) -> Result<(OwnedFd, OwnedFd), Fa
     rustix::pty::unlockpt(&master).step("open a terminal")?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).step("open a terminal")?;
-    crate::client::resize_terminal(&slave, size).step("tell the terminal its size")?;
+    crate::task::resize_terminal(&slave, size).step("tell the terminal its size")?;
     rustix::fs::fchown(&slave, Some(Uid::from_raw(user.uid)), None::<Gid>)
         .guest_step(format_args!("give the terminal to {}", user.name))?;
     rustix::process::ioctl_tiocsctty(&slave).step("make the terminal the session's")?;

@@ -104,7 +104,7 @@ impl ConsoleState {
     }
 
     pub(super) fn resize(&self, size: WindowSize) -> Result<(), Errno> {
-        crate::client::resize_terminal(&self.terminal.slave, size)
+        crate::task::resize_terminal(&self.terminal.slave, size)
     }
 
     /// Reads what the VE wrote, once, and passes it on. Names the attachments that broke.

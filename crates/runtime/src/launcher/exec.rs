@@ -332,6 +332,7 @@ fn open_door(
     all.extend(tasks.iter().chain(kept));
     kernel::execute::close_all_but(&all).step("close the launcher's descriptors")?;
     confine::enter_groups(tasks)?;
+    identity::forgo_protection(std::process::id()).step("count when memory runs out")?;
     let namespaces = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID

@@ -51,3 +51,19 @@ pub(super) fn become_user(user: u32, group: u32, groups: &[u32]) -> Result<(), E
     let user = Uid::from_raw(user);
     rustix::thread::set_thread_res_uid(user, user, user)
 }
+
+/// Gives a process the usual place in the order in which the kernel kills when memory runs out.
+///
+/// A node protects its daemon, and the launcher inherits that; a VE must not.
+///
+/// # Errors
+/// What the kernel says; raising the value is always allowed.
+pub(super) fn forgo_protection(pid: u32) -> std::io::Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let now = std::fs::read_to_string(&path)?;
+    if now.starts_with('-') {
+        std::fs::write(path, "0")
+    } else {
+        Ok(())
+    }
+}

@@ -31,7 +31,7 @@ use super::root::Root;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::{Launching, NotifySocket, Ve};
-use super::{child, dev};
+use super::{child, dev, identity};
 use crate::protocol::{Answer, Event, Failure, FailureKind, Launched, VeState};
 use crate::spec::{InitKind, LaunchSpec, NetworkSpec};
 
@@ -113,6 +113,7 @@ impl State {
         launching: &Launching,
     ) -> Result<Equipment, Failure> {
         let base = spec.id.uid_base();
+        identity::forgo_protection(child.pid).step("let the VE count when memory runs out")?;
         write_maps(child.pid, base)?;
         let users = kernel::pidfd::user_namespace(&child.pidfd).step("find the VE's users")?;
         let root = self.roots.build(&spec.root, users.as_fd(), base)?;

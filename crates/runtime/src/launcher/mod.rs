@@ -159,7 +159,7 @@ pub fn spawn(binary: &Path, root: &Path) -> Result<(), SpawnError> {
 
 /// Whether this very process listens: the socket of one that was just killed may still answer.
 fn listens(path: &Path, pid: u32) -> bool {
-    crate::client::open_socket(path)
+    crate::exchange::open_socket(path)
         .and_then(rustix::net::sockopt::socket_peercred)
         .is_ok_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(pid))
 }
