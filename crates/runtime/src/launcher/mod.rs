@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags, inotify};
+use rustix::fs::{FlockOperation, Mode, inotify};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
@@ -54,7 +55,7 @@ const BACKLOG: i32 = 16;
 /// Why no launcher could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The program cannot be read, or not be put where nobody changes it.
+    /// The program cannot be opened or executed.
     #[error("cannot prepare the launcher program {program}")]
     Program {
         /// Its path.
@@ -103,8 +104,8 @@ pub enum ServeError {
 /// Starts the launcher of the node at `root` from the program `binary`, in the caller's mount
 /// namespace, in a session of its own, and returns when it listens.
 ///
-/// The program runs from a sealed copy in memory, so nothing that gets hold of its executable (the
-/// class of CVE-2019-5736) can change the file, and an upgrade may replace it at any time.
+/// The program runs from a read-only mount of its own, so nothing that gets hold of its executable
+/// (the class of CVE-2019-5736) can change the file, whatever user it is.
 ///
 /// # Errors
 /// Says what could not be prepared; the launcher's own words are in `ROOT/log/launcher.log`.
@@ -127,8 +128,8 @@ pub fn spawn(binary: &Path, root: &Path) -> Result<(), SpawnError> {
         program: binary.to_owned(),
         source,
     };
-    let sealed = sealed_copy(binary).map_err(program)?;
-    let mut child = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
+    let view = read_only_view(binary).map_err(program)?;
+    let mut child = Command::new(format!("/proc/self/fd/{}", view.as_raw_fd()))
         .arg("--root")
         .arg(root)
         .current_dir("/")
@@ -164,15 +165,12 @@ fn listens(path: &Path, pid: u32) -> bool {
         .is_ok_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(pid))
 }
 
-fn sealed_copy(binary: &Path) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::EXEC;
-    let copy = rustix::fs::memfd_create("vessel-launcher", flags)?;
-    let mut copy = File::from(copy);
-    io::copy(&mut File::open(binary)?, &mut copy)?;
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
-    // Reopened for reading: the kernel executes nothing that is open for writing.
-    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map(OwnedFd::from)
+/// The program by a mount of its own that is read-only, whatever the file is elsewhere.
+fn read_only_view(binary: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = rustix::mount::open_tree(rustix::fs::CWD, binary, flags)?;
+    kernel::mount::make_read_only(&view)?;
+    Ok(view)
 }
 
 /// Serves the node at `root` until a daemon ends it. The whole of the launcher program.
