@@ -43,7 +43,8 @@ pub(crate) fn bits_per_second(bits: u64) -> String {
 
 /// A number of processors: `0.5`, `2`.
 pub(crate) fn cores(cores: f64) -> String {
-    let text = format!("{cores:.2}");
+    // The sum of no numbers is -0.0, which would be shown.
+    let text = format!("{:.2}", cores + 0.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -113,6 +114,7 @@ mod tests {
         }
         assert_eq!(cores(0.5), "0.5");
         assert_eq!(cores(2.0), "2");
+        assert_eq!(cores(-0.0), "0");
         assert_eq!(bits_per_second(10_500_000), "10.5Mbit");
     }
 

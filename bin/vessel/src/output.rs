@@ -41,7 +41,7 @@ pub(crate) fn usage(message: impl Into<String>) -> ApiError {
 }
 
 /// A message without the numbers of the system's errors, which say nothing to people beside their words.
-fn without_numbers(text: &str) -> String {
+pub(crate) fn without_numbers(text: &str) -> String {
     let mut parts = text.split(" (os error ");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {

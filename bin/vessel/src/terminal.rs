@@ -1,10 +1,14 @@
 //! The caller's terminal: raw mode that is always taken back, its size, its keys.
 
 use std::io::{Read, Write};
+use std::task::Poll;
 
-use api::latest::TerminalSize;
+use api::latest::{ApiError, TerminalSize};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+
+use crate::output::failed;
 
 /// Pieces of input or output on their way: enough to keep both sides busy, little enough to hold back.
 const PIECES_QUEUED: usize = 8;
@@ -75,6 +79,33 @@ pub(crate) fn input() -> mpsc::Receiver<Vec<u8>> {
         }
     });
     receiver
+}
+
+/// Signals that are awaited rather than left to end this program.
+#[derive(Debug)]
+pub(crate) struct Signals(Vec<(SignalKind, Signal)>);
+
+impl Signals {
+    /// From now on, each of these signals is kept for [`Signals::next`].
+    pub(crate) fn new(kinds: &[SignalKind]) -> Result<Self, ApiError> {
+        let open = kinds.iter().map(|kind| Ok((*kind, signal(*kind)?)));
+        open.collect::<std::io::Result<_>>()
+            .map(Self)
+            .map_err(|error| failed(format!("signals cannot be received: {error}")))
+    }
+
+    /// Waits for the next of them and gives its number.
+    pub(crate) async fn next(&mut self) -> u8 {
+        std::future::poll_fn(|context| {
+            for (kind, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(u8::try_from(kind.as_raw_value()).unwrap_or(0));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 /// Which of the two outputs.

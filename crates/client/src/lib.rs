@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod node;
 mod session;
 mod transport;
 
@@ -13,10 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::latest::{
-    BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest, DoctorReport,
-    Event, ExecRequest, FileKind, ImportRequest, InitReply, InitRequest, NodeStatus, Operation,
-    PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest, Template,
-    TemplateDetails, Ve, VeDetails, VeState,
+    ConsoleRequest, CreateRequest, DeleteRequest, Event, ExecRequest, FileKind, Operation,
+    SetReply, SetRequest, StartRequest, Stats, StopRequest, Ve, VeDetails, VeState,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
@@ -381,115 +380,6 @@ impl Client {
                 return Ok(());
             }
         }
-    }
-
-    /// Templates, by name.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn templates(&self) -> Result<Vec<Template>> {
-        self.ask(Request::new(Method::GET, "/templates")).await
-    }
-
-    /// Everything about a template, with its packages if asked for.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn template(&self, name: &str, packages: bool) -> Result<TemplateDetails> {
-        let request = Request::new(Method::GET, "/templates").below(name);
-        self.ask(request.query("packages", if packages { "true" } else { "false" }))
-            .await
-    }
-
-    /// Begins to build a template from packages.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn build_template(&self, request: &BuildRequest) -> Result<Operation> {
-        self.ask(Request::new(Method::POST, "/templates/build").json(request))
-            .await
-    }
-
-    /// Begins to import a template.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn import_template(&self, request: &ImportRequest) -> Result<Operation> {
-        self.ask(Request::new(Method::POST, "/templates/import").json(request))
-            .await
-    }
-
-    /// Begins to remove a template.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn remove_template(&self, name: &str) -> Result<Operation> {
-        self.ask(Request::new(Method::DELETE, "/templates").below(name))
-            .await
-    }
-
-    /// Begins to read and compare every file of a template.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn verify_template(&self, name: &str) -> Result<Operation> {
-        self.ask(
-            Request::new(Method::POST, "/templates")
-                .below(name)
-                .below("verify"),
-        )
-        .await
-    }
-
-    /// The pool.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn pool(&self) -> Result<PoolStatus> {
-        self.ask(Request::new(Method::GET, "/pool")).await
-    }
-
-    /// The node.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn node(&self) -> Result<NodeStatus> {
-        self.ask(Request::new(Method::GET, "/node")).await
-    }
-
-    /// Prepares the node.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn init(&self, request: &InitRequest) -> Result<InitReply> {
-        self.ask(Request::new(Method::POST, "/node/init").json(request))
-            .await
-    }
-
-    /// Stops every VE and ends the node's programs.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn shutdown(&self, request: &ShutdownRequest) -> Result<()> {
-        self.tell(Request::new(Method::POST, "/node/shutdown").json(request))
-            .await
-    }
-
-    /// Takes the node away.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn destroy(&self, request: &DestroyRequest) -> Result<()> {
-        self.tell(Request::new(Method::POST, "/node/destroy").json(request))
-            .await
-    }
-
-    /// What the host has and lacks.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn doctor(&self) -> Result<DoctorReport> {
-        self.ask(Request::new(Method::GET, "/doctor")).await
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<T> {

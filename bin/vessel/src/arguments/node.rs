@@ -161,7 +161,7 @@ Examples:
 Examples:
   vessel events
   vessel events --follow
-  vessel events --follow --json | jq -r 'select(.kind == \"ve.stopped\") | .subject.name'
+  vessel events --follow --json | jq -r 'select(.kind == \"ve-stopped\") | .subject.name'
 
 JSON: one object per line.")]
 pub(crate) struct EventsArguments {

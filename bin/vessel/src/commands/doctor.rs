@@ -5,7 +5,7 @@ use client::ClientError;
 
 use super::init::daemon;
 use crate::Context;
-use crate::output::{Outcome, Stop};
+use crate::output::{Outcome, Stop, without_numbers};
 use crate::table::{Align, Table};
 
 pub(crate) async fn run(context: &Context) -> Outcome {
@@ -34,7 +34,7 @@ async fn without_daemon(context: &Context, error: ClientError) -> DoctorReport {
     let mut rows = vec![DoctorRow {
         check: "daemon".to_owned(),
         diagnosis: Diagnosis::Missing,
-        found: error.message,
+        found: without_numbers(&error.message),
         remedy: error.hint,
     }];
     let mut command = tokio::process::Command::new(daemon());

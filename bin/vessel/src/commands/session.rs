@@ -6,14 +6,14 @@ use std::time::Duration;
 use api::latest::{ApiError, ConsoleRequest, ErrorCode, ExecRequest};
 use api::stream::{Ended, Frame};
 use client::{Session, SessionReceiver, SessionSender};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::Context;
 use crate::arguments::{ConsoleArguments, EnterArguments, ExecArguments};
 use crate::output::{Outcome, Stop, failed};
-use crate::terminal::{self, RawMode, Stream, Writer};
+use crate::terminal::{self, RawMode, Signals, Stream, Writer};
 
 /// Exit code when the command could not be run at all, as `env` and `chroot` have it.
 const CODE_NOT_RUN: u8 = 125;
@@ -139,11 +139,11 @@ async fn attach(session: Session, raw: bool, detachable: bool) -> Result<End, Ap
         leave,
     ));
     let watching = watch_size(sender.clone(), raw)?;
-    let mut signals = Signals::new()?;
+    let signals = Signals::new(&PASSED_ON)?;
     let end = tokio::select! {
         end = show_output(receiver, &writer) => end,
         Ok(()) = left => Ok(End::Detached),
-        code = signals.handle(&sender, raw || detachable) => Ok(End::Signalled(code)),
+        code = handle_signals(signals, &sender, raw || detachable) => Ok(End::Signalled(code)),
     };
     typing.abort();
     watching.abort();
@@ -252,9 +252,10 @@ impl Keys {
 
 /// Tells the session each new size of the caller's terminal.
 fn watch_size(sender: SessionSender, raw: bool) -> Result<tokio::task::JoinHandle<()>, ApiError> {
-    let mut changed = signal(SignalKind::window_change()).map_err(no_signals)?;
+    let mut changed = Signals::new(&[SignalKind::window_change()])?;
     Ok(tokio::spawn(async move {
-        while changed.recv().await.is_some() {
+        loop {
+            changed.next().await;
             if raw && sender.resize(terminal::size()).await.is_err() {
                 return;
             }
@@ -262,48 +263,19 @@ fn watch_size(sender: SessionSender, raw: bool) -> Result<tokio::task::JoinHandl
     }))
 }
 
-/// The signals that end or steer us.
-struct Signals(Vec<(SignalKind, Signal)>);
-
-impl Signals {
-    fn new() -> Result<Self, ApiError> {
-        let open = PASSED_ON
-            .into_iter()
-            .map(|kind| Ok((kind, signal(kind).map_err(no_signals)?)));
-        open.collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Passes signals on to the command, for ever; on a terminal they are meant for this program, so it
-    /// gives the code to end with instead.
-    async fn handle(&mut self, sender: &SessionSender, ends_us: bool) -> u8 {
-        loop {
-            let number = self.next().await;
-            if ends_us {
-                return number.saturating_add(128);
-            }
-            if sender.signal(number).await.is_err() {
-                // The output shows how the session ended.
-                std::future::pending::<()>().await;
-            }
+/// Passes signals on to the command, for ever; on a terminal they are meant for this program, so it
+/// gives the code to end with instead.
+async fn handle_signals(mut signals: Signals, sender: &SessionSender, ends_us: bool) -> u8 {
+    loop {
+        let number = signals.next().await;
+        if ends_us {
+            return number.saturating_add(128);
+        }
+        if sender.signal(number).await.is_err() {
+            // The output shows how the session ended.
+            std::future::pending::<()>().await;
         }
     }
-
-    async fn next(&mut self) -> u8 {
-        std::future::poll_fn(|context| {
-            for (kind, signal) in &mut self.0 {
-                if signal.poll_recv(context).is_ready() {
-                    let number = u8::try_from(kind.as_raw_value()).unwrap_or(0);
-                    return std::task::Poll::Ready(number);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
-}
-
-fn no_signals(error: std::io::Error) -> ApiError {
-    failed(format!("signals cannot be received: {error}"))
 }
 
 #[cfg(test)]

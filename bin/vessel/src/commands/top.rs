@@ -7,15 +7,23 @@ use std::time::Duration;
 use api::latest::Stats;
 use client::Filter;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Context;
 use crate::arguments::{SortKey, TopArguments};
 use crate::human;
-use crate::output::{Outcome, Stop, failed, unwritable};
+use crate::output::{Outcome, Stop, unwritable};
 use crate::table::{Align, Table};
-use crate::terminal::{self, RawMode};
+use crate::terminal::{self, RawMode, Signals};
+
+/// Signals that end the display; the terminal is restored on the way out.
+const ENDS: [SignalKind; 4] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::hangup(),
+    SignalKind::quit(),
+];
 
 /// What a VE did between two looks. Fields are named as in [`Stats`], rates per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -87,7 +95,7 @@ impl Drop for Screen {
 
 async fn live(context: &Context, filter: &Filter, interval: Duration, by: SortKey) -> Outcome {
     let mut keys = terminal::input();
-    let mut end = Ends::new()?;
+    let mut ends = Signals::new(&ENDS)?;
     let mut by = by;
     let mut before = context.client.stats_of(filter).await?;
     let mut after = before.clone();
@@ -105,33 +113,7 @@ async fn live(context: &Context, filter: &Filter, interval: Duration, by: SortKe
                 Some(sort) => by = sort,
                 None => return Ok(()),
             },
-            code = end.next() => return Err(Stop::Said(code)),
-        }
-    }
-}
-
-/// Signals that end the display; the terminal is restored on the way out.
-struct Ends([(tokio::signal::unix::Signal, u8); 2]);
-
-impl Ends {
-    fn new() -> Outcome<Self> {
-        let open = |kind: SignalKind, code| {
-            let signal = signal(kind);
-            signal
-                .map(|signal| (signal, code))
-                .map_err(|error| failed(format!("signals cannot be received: {error}")))
-        };
-        Ok(Self([
-            open(SignalKind::terminate(), 143)?,
-            open(SignalKind::hangup(), 129)?,
-        ]))
-    }
-
-    async fn next(&mut self) -> u8 {
-        let [(terminate, a), (hangup, b)] = &mut self.0;
-        tokio::select! {
-            _ = terminate.recv() => *a,
-            _ = hangup.recv() => *b,
+            number = ends.next() => return Err(Stop::Said(number.saturating_add(128))),
         }
     }
 }
@@ -163,7 +145,7 @@ fn draw(before: &[Stats], after: &[Stats], by: SortKey, filter: &Filter) -> Outc
         "chosen VEs"
     };
     let head = format!(
-        "{} {what} run: CPU {:.0}%, memory {}   sort: [c]pu [m]emory [p]rocesses [i]o [n]etwork n[a]me   [q]uit",
+        "{} {what} run: CPU {:.0}%, memory {}; c m p i n a sort, q quits",
         rows.len(),
         cpu * 100.0,
         human::bytes(memory)

@@ -253,7 +253,7 @@ fn templates_are_asked_for_as_the_daemon_needs_it() {
         ],
     );
     assert!(
-        ran.code == 0 && ran.stdout.contains(r#""kind":"template.import""#),
+        ran.code == 0 && ran.stdout.contains(r#""kind":"template-import""#),
         "{ran:?}"
     );
     let words = [

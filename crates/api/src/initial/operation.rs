@@ -75,7 +75,7 @@ pub struct Progress {
 pub struct Operation {
     /// Its number, never used again.
     pub id: u64,
-    /// What it does: `ve.start`, `template.build`, ...
+    /// What it does: `start`, `create`, `template-build`, ...
     pub kind: String,
     /// What it is about.
     pub subjects: Vec<Subject>,
@@ -104,7 +104,7 @@ pub struct Event {
     pub id: u64,
     /// When it happened.
     pub time: Timestamp,
-    /// What happened: `ve.started`, `ve.stopped`, `operation.failed`, `node.started`, ...
+    /// What happened: `ve-started`, `ve-ready`, `ve-exited`, `template-made`, ...
     pub kind: String,
     /// To what.
     #[serde(default, skip_serializing_if = "Option::is_none")]

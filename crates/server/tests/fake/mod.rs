@@ -10,6 +10,7 @@
 )]
 
 mod node;
+mod sessions;
 mod values;
 
 use std::collections::BTreeMap;

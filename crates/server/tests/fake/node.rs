@@ -1,7 +1,6 @@
 //! What the fake node does.
 
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::latest::{
@@ -11,18 +10,22 @@ use api::latest::{
     ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
     TemplateDetails, Ve, VeDetails, VeState,
 };
-use api::stream::Ended;
 use server::{
-    ByteSource, Control, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply,
-    Session, VeFilter, VeKey,
+    ByteSource, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply, Session,
+    VeFilter, VeKey,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::sessions::{command, echo};
 use super::{Fake, values};
 
-fn refuse<T>(code: ErrorCode, message: impl Into<String>, hint: &str) -> Result<T, ApiError> {
+pub(super) fn refuse<T>(
+    code: ErrorCode,
+    message: impl Into<String>,
+    hint: &str,
+) -> Result<T, ApiError> {
     Err(ApiError::new(code, message).with_hint(hint))
 }
 
@@ -115,7 +118,7 @@ impl Node for Fake {
                 inner.ves.insert(id, ve);
                 id
             };
-            Ok(self.done("ve.create", &request.name, Some(id), None))
+            Ok(self.done("create", &request.name, Some(id), None))
         })
     }
 
@@ -160,7 +163,7 @@ impl Node for Fake {
                     because,
                 });
             }
-            let operation = self.done("ve.set", &ve.name, Some(ve.id), None);
+            let operation = self.done("set", &ve.name, Some(ve.id), None);
             Ok(SetReply { operation, changes })
         })
     }
@@ -177,7 +180,7 @@ impl Node for Fake {
                 );
             }
             self.lock().ves.remove(&ve.id);
-            Ok(self.done("ve.delete", &ve.name, Some(ve.id), None))
+            Ok(self.done("delete", &ve.name, Some(ve.id), None))
         })
     }
 
@@ -189,7 +192,7 @@ impl Node for Fake {
             } else {
                 VeState::Running
             };
-            let operation = self.change(&ve, "ve.start", &[VeState::Stopped], to)?;
+            let operation = self.change(&ve, "start", &[VeState::Stopped], to)?;
             if found.name.starts_with("dead") {
                 let mut dead = values::details(found.id, &found.name, VeState::Stopped);
                 dead.reason = Some("init ended with code 1".to_owned());
@@ -203,22 +206,20 @@ impl Node for Fake {
         Box::pin(async move {
             self.called(format!("{request:?}"));
             let from = [VeState::Running, VeState::Paused, VeState::Starting];
-            self.change(&ve, "ve.stop", &from, VeState::Stopped)
+            self.change(&ve, "stop", &from, VeState::Stopped)
         })
     }
 
     fn restart(&self, ve: VeKey, _: StopRequest) -> Reply<'_, Operation> {
-        Box::pin(
-            async move { self.change(&ve, "ve.restart", &[VeState::Running], VeState::Running) },
-        )
+        Box::pin(async move { self.change(&ve, "restart", &[VeState::Running], VeState::Running) })
     }
 
     fn pause(&self, ve: VeKey) -> Reply<'_, Operation> {
-        Box::pin(async move { self.change(&ve, "ve.pause", &[VeState::Running], VeState::Paused) })
+        Box::pin(async move { self.change(&ve, "pause", &[VeState::Running], VeState::Paused) })
     }
 
     fn resume(&self, ve: VeKey) -> Reply<'_, Operation> {
-        Box::pin(async move { self.change(&ve, "ve.resume", &[VeState::Paused], VeState::Running) })
+        Box::pin(async move { self.change(&ve, "resume", &[VeState::Paused], VeState::Running) })
     }
 
     fn exec(&self, ve: VeKey, request: ExecRequest) -> Reply<'_, Session> {
@@ -421,8 +422,8 @@ impl Node for Fake {
                 message: message.to_owned(),
             };
             let events = [
-                event(1, "ve.started", ""),
-                event(2, "ve.stopped", "init ended with code 0"),
+                event(1, "ve-started", ""),
+                event(2, "ve-stopped", "init ended with code 0"),
             ];
             tokio::spawn(async move {
                 for event in events
@@ -464,7 +465,7 @@ impl Node for Fake {
                 ApiError::new(ErrorCode::Failed, "template `debian-0`: no suite `0`")
                     .with_hint("take 12 or 13")
             });
-            Ok(self.done("template.build", &name, None, error))
+            Ok(self.done("template-build", &name, None, error))
         })
     }
 
@@ -472,7 +473,7 @@ impl Node for Fake {
         Box::pin(async move {
             assert!(peer.pid.is_some());
             self.called(format!("{request:?}"));
-            Ok(self.done("template.import", &request.name, None, None))
+            Ok(self.done("template-import", &request.name, None, None))
         })
     }
 
@@ -484,7 +485,7 @@ impl Node for Fake {
     }
 
     fn verify_template(&self, name: String) -> Reply<'_, Operation> {
-        Box::pin(async move { Ok(self.begin("template.verify", &name, None)) })
+        Box::pin(async move { Ok(self.begin("template-verify", &name, None)) })
     }
 
     fn pool(&self) -> Reply<'_, PoolStatus> {
@@ -535,122 +536,5 @@ impl Node for Fake {
 
     fn doctor(&self) -> Reply<'_, DoctorReport> {
         Box::pin(async { Ok(values::doctor()) })
-    }
-}
-
-/// Runs a command of this host.
-fn command(request: &ExecRequest) -> Result<Session, ApiError> {
-    let Some((program, arguments)) = request.command.split_first() else {
-        return refuse(ErrorCode::Usage, "no command", "give one");
-    };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .kill_on_drop(true);
-    command.envs(
-        request
-            .environment
-            .iter()
-            .filter_map(|pair| pair.split_once('=')),
-    );
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return refuse(
-                ErrorCode::CommandNotFound,
-                format!("`{program}`: not found"),
-                "look at PATH",
-            );
-        }
-        Err(error) => {
-            return refuse(
-                ErrorCode::CommandNotExecutable,
-                format!("`{program}`: {error}"),
-                "chmod it",
-            );
-        }
-    };
-    let (control, mut wishes) = mpsc::channel(4);
-    let (tell, ended) = oneshot::channel();
-    let input = child.stdin.take().unwrap();
-    let (output, errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                status = child.wait() => {
-                    use std::os::unix::process::ExitStatusExt;
-                    let status = status.unwrap();
-                    let code = status.code().map(Ended::Code);
-                    let _ = tell.send(code.unwrap_or_else(|| Ended::Signal(status.signal().unwrap())));
-                    return;
-                }
-                wish = wishes.recv() => match wish {
-                    Some(Control::Signal(number)) => {
-                        let pid = child.id().unwrap().to_string();
-                        let kill = Command::new("kill").arg(format!("-{number}")).arg(pid).status();
-                        assert!(kill.await.unwrap().success());
-                    }
-                    Some(Control::Resize(_)) => {}
-                    // The caller is gone: `kill_on_drop` ends the command.
-                    None => return,
-                }
-            }
-        }
-    });
-    Ok(Session {
-        input: Box::new(input),
-        output: Box::new(output),
-        errors: Some(Box::new(errors)),
-        control,
-        ended,
-    })
-}
-
-/// A terminal that says something, then gives back what is typed until `q`, with code 3.
-fn echo(greeting: String) -> Session {
-    let (ours, theirs) = tokio::io::duplex(4_096);
-    let (input, output) = (tokio::io::split(ours), tokio::io::split(theirs));
-    let (control, mut wishes) = mpsc::channel(4);
-    let (tell, ended) = oneshot::channel();
-    let (mut typed, mut screen) = output;
-    let screen_lock = Arc::new(tokio::sync::Mutex::new(()));
-    tokio::spawn(async move {
-        let _guard = screen_lock.lock().await;
-        screen.write_all(greeting.as_bytes()).await.unwrap();
-        let mut byte = [0];
-        loop {
-            tokio::select! {
-                read = typed.read(&mut byte) => match read {
-                    Ok(1) if byte == *b"q" => {
-                        let _ = tell.send(Ended::Code(3));
-                        return;
-                    }
-                    Ok(1) => screen.write_all(&byte).await.unwrap(),
-                    _ => return,
-                },
-                wish = wishes.recv() => match wish {
-                    Some(Control::Resize(size)) => {
-                        let text = format!("resized {}x{}\r\n", size.columns, size.rows);
-                        screen.write_all(text.as_bytes()).await.unwrap();
-                    }
-                    Some(Control::Signal(_)) => {}
-                    None => return,
-                },
-            }
-        }
-    });
-    let (from_node, to_node) = input;
-    Session {
-        input: Box::new(to_node),
-        output: Box::new(from_node),
-        errors: None,
-        control,
-        ended,
     }
 }
