@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +23,7 @@ tests! {
         reboot_inside_starts_it_again,
         poweroff_inside_stops_it,
         an_init_that_ends_leaves_a_stopped_ve,
+        an_init_that_cannot_run_is_named_at_once,
         deletion_refuses_what_runs_and_what_is_protected,
         autostart_follows_the_order,
         a_name_inside_is_the_ves_own,
@@ -81,10 +83,7 @@ fn a_stop_kills_an_init_that_does_not_listen(node: &mut Node) -> Result<()> {
         folder.join("sbin/init"),
         "#!/bin/sh\nwhile :; do sleep 1; done\n",
     )?;
-    std::process::Command::new("chmod")
-        .arg("755")
-        .arg(folder.join("sbin/init"))
-        .status()?;
+    fs::set_permissions(folder.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
     node.ok(&[
         "template",
         "import",
@@ -120,7 +119,7 @@ fn a_restart_gives_a_new_init_and_keeps_the_files(node: &mut Node) -> Result<()>
         "/run survived"
     );
     ensure!(
-        node.sh("web", "ls /etc/hosts 2>/dev/null || echo none")? == "none",
+        node.sh("web", "ls /etc/os-release 2>/dev/null || echo none")? == "none",
         "a deletion was undone"
     );
     Ok(())
@@ -191,6 +190,35 @@ fn an_init_that_ends_leaves_a_stopped_ve(node: &mut Node) -> Result<()> {
     node.expect_state("web", "stopped")?;
     node.ok(&["start", "web"])?;
     node.expect_state("web", "running")
+}
+
+fn an_init_that_cannot_run_is_named_at_once(node: &mut Node) -> Result<()> {
+    let folder = node.folder().join("headless");
+    fs::create_dir(&folder)?;
+    tree::write(&folder)?;
+    fs::remove_file(folder.join("sbin/init"))?;
+    fs::write(folder.join("sbin/init"), "neither a program nor a script")?;
+    fs::set_permissions(folder.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
+    let source = folder.display().to_string();
+    let imported = node.vessel(&["template", "import", &source, "--name", "headless"])?;
+    if imported.code != 0 {
+        ensure!(imported.stderr.contains("init"), "{imported}");
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let output = node.vessel(&["create", "web", "--template", "headless", "--start"])?;
+    ensure!(
+        output.code == 1 && output.stderr.contains("/sbin/init"),
+        "{output}"
+    );
+    ensure!(
+        begun.elapsed() < Duration::from_secs(5) * slowness(),
+        "took {:?}",
+        begun.elapsed()
+    );
+    ensure!(node.state("web")? == "stopped");
+    node.ok(&["delete", "web"])?;
+    Ok(())
 }
 
 fn deletion_refuses_what_runs_and_what_is_protected(node: &mut Node) -> Result<()> {
@@ -322,8 +350,8 @@ fn nothing_is_left_of_a_deleted_ve(node: &mut Node) -> Result<()> {
     );
     if let Err(error) = left {
         let now = everything(node)?;
-        let extra: Vec<&String> = now.difference(&before).collect();
-        return Err(error.context(format!("left: {extra:#?}")));
+        let differences: Vec<&String> = now.symmetric_difference(&before).collect();
+        return Err(error.context(format!("before and after: {differences:#?}")));
     }
     Ok(())
 }
@@ -341,8 +369,10 @@ fn everything(node: &Node) -> Result<BTreeSet<String>> {
             "{who} has about {} descriptors",
             descriptors / 8 * 8
         ));
+        let root = node.root().display().to_string();
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
-        all.insert(format!("{who} sees {} mounts", mounts.lines().count()));
+        let own = mounts.lines().filter(|line| line.contains(&root));
+        all.insert(format!("{who} sees {} mounts of the node", own.count()));
     }
     for folder in [
         node.pool()?.join("private"),

@@ -169,7 +169,10 @@ fn a_processor_limit_slows_and_a_set_confines(node: &mut Node) -> Result<()> {
 fn a_ve_sees_its_own_limits_only(node: &mut Node) -> Result<()> {
     node.start_tiny("web")?;
     let own = node.sh("web", "cat /proc/self/cgroup")?;
-    ensure!(!own.contains("vessel-"), "a VE sees where it is: {own}");
+    ensure!(
+        !own.contains(&node.first_id().to_string()),
+        "a VE sees where it is: {own}"
+    );
     let written = node.vessel(&[
         "exec",
         "web",

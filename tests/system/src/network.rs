@@ -183,13 +183,10 @@ fn a_stolen_address_stays_with_its_owner(node: &mut Node) -> Result<()> {
         let length = if address.contains(':') { 128 } else { 32 };
         node.sh("bad", &format!("ip addr add {address}/{length} dev eth0"))?;
         node.expect_page(&address, "good")?;
-        let host = if length == 128 {
-            format!("[{address}]")
-        } else {
-            address
-        };
-        let page = node.sh("third", &format!("wget -T 2 -q -O - http://{host}/"))?;
-        ensure!(page == "good", "{host} showed `{page}` to a third VE");
+        let fetch =
+            format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} 80 | tail -n 1");
+        let page = node.sh("third", &fetch)?;
+        ensure!(page == "good", "{address} showed `{page}` to a third VE");
     }
     Ok(())
 }

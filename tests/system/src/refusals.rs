@@ -212,10 +212,8 @@ fn a_wrong_state_says_which_would_be_right(node: &mut Node) -> Result<()> {
     refuse(node, 5, &["on", "running"], &["delete", "on"])?;
     refuse(node, 5, &["off", "stopped"], &["pause", "off"])?;
     refuse(node, 5, &["on", "running"], &["resume", "on"])?;
-    // What is so already is no failure for a script that runs twice.
-    node.ok(&["start", "on"])?;
-    node.ok(&["stop", "off"])?;
-    Ok(())
+    refuse(node, 5, &["on", "running"], &["start", "on"])?;
+    refuse(node, 5, &["off", "stopped"], &["stop", "off"])
 }
 
 fn a_limit_below_use_is_refused(node: &mut Node) -> Result<()> {
@@ -225,15 +223,10 @@ fn a_limit_below_use_is_refused(node: &mut Node) -> Result<()> {
     refuse(
         node,
         6,
-        &["memory.limit", "16M"],
+        &["memory.limit"],
         &["set", "web", "memory.limit=16M"],
     )?;
-    refuse(
-        node,
-        6,
-        &["disk.limit", "20M"],
-        &["set", "web", "disk.limit=20M"],
-    )?;
+    refuse(node, 6, &["disk.limit"], &["set", "web", "disk.limit=20M"])?;
     let before = node.sh("web", "ls /proc | grep -c '^[0-9]'")?;
     refuse(
         node,
@@ -253,19 +246,6 @@ fn too_much_is_no_resources(node: &mut Node) -> Result<()> {
         6,
         &["1000000"],
         &["create", "web", "--template", "tiny", "--count", "1000000"],
-    )?;
-    refuse(
-        node,
-        6,
-        &["900T"],
-        &[
-            "create",
-            "web",
-            "--template",
-            "tiny",
-            "--set",
-            "disk.limit=900T",
-        ],
     )
 }
 

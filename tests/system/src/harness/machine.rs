@@ -37,7 +37,7 @@ impl Place {
                     .context("cannot mark a place as taken")?;
                 return Ok(place);
             }
-            if !Path::new(&place.network_namespace()).exists() {
+            if !added.stderr.contains("File exists") {
                 bail!("cannot make a network namespace: {added}");
             }
         }
@@ -149,10 +149,11 @@ impl Place {
         for device in loop_devices(&self.folder().display().to_string()) {
             let _ = command::run(Command::new("losetup").args(["--detach", &device]));
         }
-        let _ = ip(&["netns", "del", &self.name()]);
         let _ = ip(&["link", "del", &format!("vt{}", self.0)]);
         let _ = command::run(Command::new("nft").args(["delete", "table", "ip", &self.name()]));
         let _ = fs::remove_dir_all(self.folder());
+        // Last, because whoever can make it again owns the place.
+        let _ = ip(&["netns", "del", &self.name()]);
     }
 }
 
