@@ -55,6 +55,63 @@ fn completions_and_manual_pages_are_written() {
     assert!(folder.join("vessel.1").exists() && folder.join("vessel-template-build.1").exists());
 }
 
+/// What bash would offer for the last of these words.
+fn offered(served: &Served, words: &[&str]) -> Vec<String> {
+    let script = served.root().join("completion.bash");
+    std::fs::write(&script, run(served, &["completion", "bash"]).stdout).unwrap();
+    let last = words.len() - 1;
+    let program = env!("CARGO_BIN_EXE_vessel");
+    let quoted = std::iter::once(&program)
+        .chain(&words[1..])
+        .map(|word| format!("'{word}'"));
+    let quoted: Vec<String> = quoted.collect();
+    let line = format!(
+        "source {}; COMP_WORDS=({}); COMP_CWORD={last}; _vessel_names {program} '{}' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        script.display(),
+        quoted.join(" "),
+        words[last],
+        words[last - 1]
+    );
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["--norc", "-c", &line])
+        .env("VESSEL_ROOT", served.root());
+    let ran = finish(bash, b"");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{words:?}");
+    ran.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn names_are_completed_by_what_a_verb_can_do_with_them() {
+    let served = Served::start();
+    served.node.add(crate::fake::details(
+        100,
+        "web",
+        api::latest::VeState::Running,
+    ));
+    served.node.add(crate::fake::details(
+        101,
+        "db",
+        api::latest::VeState::Stopped,
+    ));
+    let root = served.root().to_str().unwrap();
+    for (words, expected) in [
+        (&["vessel", "start", ""][..], &["db"][..]),
+        (&["vessel", "stop", "w"], &["web"]),
+        (&["vessel", "--root", root, "exec", ""], &["web"]),
+        (&["vessel", "delete", "--force", ""], &["web", "db"]),
+        (&["vessel", "cp", "we"], &["web:/"]),
+        (
+            &["vessel", "create", "new", "--template", ""],
+            &["debian-12"],
+        ),
+        (&["vessel", "template", "show", "deb"], &["debian-12"]),
+        (&["vessel", "stop", "--timeo"], &["--timeout"]),
+        (&["vessel", "star"], &["start"]),
+    ] {
+        assert_eq!(offered(&served, words), expected, "{words:?}");
+    }
+}
+
 #[test]
 fn the_root_comes_from_the_environment_and_a_noun_may_lead() {
     let served = Served::start();

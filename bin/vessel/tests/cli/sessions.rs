@@ -335,6 +335,27 @@ fn top_goes_on_until_it_is_told() {
 }
 
 #[test]
+fn progress_is_shown_on_a_terminal() {
+    let served = served();
+    let mut terminal = Terminal::start(&served, &["template", "verify", "debian-12"]);
+    terminal.expect("verify debian-12");
+    let progress = api::latest::Progress {
+        fraction: Some(0.42),
+        message: "reading \x1b]0;usr/bin".to_owned(),
+    };
+    served.node.lock().operations[0].progress = progress;
+    terminal.expect("42%");
+    terminal.expect("reading \u{fffd}]0;usr/bin");
+    {
+        let mut inner = served.node.lock();
+        inner.operations[0].state = api::latest::OperationState::Done;
+    }
+    let (code, seen, _) = terminal.end();
+    assert_eq!(code, Some(0), "{seen:?}");
+    assert!(seen.trim_end().ends_with("debian-12 verified"), "{seen:?}");
+}
+
+#[test]
 fn a_question_is_asked_on_a_terminal() {
     let served = served();
     for (answer, code) in [(&b"n\n"[..], 1), (b"y\n", 0)] {
