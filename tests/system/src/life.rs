@@ -107,7 +107,7 @@ fn a_restart_gives_a_new_init_and_keeps_the_files(node: &mut Node) -> Result<()>
     node.start_tiny("web")?;
     node.sh(
         "web",
-        "echo kept > /root/file; echo gone > /run/file; rm /etc/hosts",
+        "echo kept > /root/file; echo gone > /run/file; rm /etc/os-release",
     )?;
     let before = node.init_pid("web")?;
     node.ok(&["restart", "web"])?;

@@ -67,6 +67,7 @@ fn refuse(node: &Node, code: i32, words: &[&str], arguments: &[&str]) -> Result<
         "write ",
         "possible values",
         "keys are",
+        "choose ",
     ];
     ensure!(
         has_next_step
@@ -302,7 +303,7 @@ fn bad_pools_are_refused(node: &mut Node) -> Result<()> {
     for (code, word, arguments) in [
         (2, "1M", &["init", "--pool-size", "1M"][..]),
         (2, "much", &["init", "--pool-size", "much"]),
-        (6, "900000T", &["init", "--pool-size", "900000T"]),
+        (1, "too large", &["init", "--pool-size", "900000T"]),
         (3, "/dev/no-such", &["init", "--device", "/dev/no-such"]),
         (2, &file, &["init", "--device", &file]),
         (2, "/proc", &["init", "--pool", "/proc"]),

@@ -149,7 +149,7 @@ pub(crate) fn lxc_image(folder: &Path, file: &Path) -> Result<()> {
     archive(folder, file)
 }
 
-/// Writes an OCI layout with two layers; the second removes `/etc/hosts` of the first.
+/// Writes an OCI layout with two layers; the second removes `/etc/group` of the first.
 pub(crate) fn oci_layout(scratch: &Path, layout: &Path) -> Result<()> {
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).context("cannot make blobs")?;
@@ -159,7 +159,7 @@ pub(crate) fn oci_layout(scratch: &Path, layout: &Path) -> Result<()> {
     }
     write(&first)?;
     fs::create_dir_all(second.join("etc")).context("cannot make a layer")?;
-    fs::write(second.join("etc/.wh.hosts"), "").context("cannot write a whiteout")?;
+    fs::write(second.join("etc/.wh.group"), "").context("cannot write a whiteout")?;
     fs::write(second.join("etc/second"), "here\n").context("cannot write a file")?;
     let mut layers = Vec::new();
     let mut diff_ids = Vec::new();
