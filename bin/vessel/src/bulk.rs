@@ -154,6 +154,9 @@ where
             crate::output::failed(format!("a part of `{title}` broke: {error}"))
         })?;
         let done = result.unwrap_or_else(|error| Done::failed(&name, error));
+        if single {
+            bar.finish_and_clear();
+        }
         bar.suspend(|| tell(context, &done, line, &mut told))?;
         if !single {
             bar.inc(1);
