@@ -3,6 +3,7 @@
 //! Needs the unpacked tree of one (packages `systemd-sysv` and `dbus` at least) named by
 //! `VESSEL_TEST_DISTRIBUTION`; says so and passes without.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::tests_outside_test_module,
     reason = "tests"
@@ -15,16 +16,94 @@ use std::time::Instant;
 
 use cgroup::{Layout, NodeGroup};
 use common::Node;
-use runtime::{CgroupEntry, InitKind};
+use runtime::{CgroupEntry, Event, InitKind};
 use std::os::fd::AsFd as _;
 use ve::{Exit, VeId};
 
+/// The tree to start, or why there is none.
+fn tree() -> Option<PathBuf> {
+    let tree = std::env::var_os("VESSEL_TEST_DISTRIBUTION").map(PathBuf::from);
+    if tree.is_none() {
+        println!("skipped: VESSEL_TEST_DISTRIBUTION names no unpacked distribution");
+    }
+    tree
+}
+
+/// As many VEs as `VESSEL_TEST_COUNT` says (10 without it), all at once: none may be in another's
+/// way (inotify instances, keys, terminals), and all are ready without any setting of the node.
+#[test]
+fn many_boot_at_once() {
+    let Some(tree) = tree() else { return };
+    let Some(node) = Node::start() else { return };
+    let count = std::env::var("VESSEL_TEST_COUNT").map_or(10, |text| text.parse().unwrap());
+    let layout = Layout::detect().unwrap();
+    let group = NodeGroup::open(&layout, VeId::new(42_000).unwrap(), None).unwrap();
+    let begun = Instant::now();
+    let ids: Vec<VeId> = (1..=count)
+        .map(|number| VeId::new(42_000 + number).unwrap())
+        .collect();
+    for id in &ids {
+        let mut spec = node.spec(id.get(), &tree);
+        spec.kind = InitKind::Systemd;
+        spec.facts.ssh_host_keys = true;
+        spec.facts.machine_id = Some(format!("{:032x}", id.get()));
+        let entry = group.create(*id).unwrap().entry().unwrap();
+        let groups = CgroupEntry {
+            v1_tasks: entry.v1_tasks.iter().map(|file| file.as_fd()).collect(),
+            v2: entry.v2_directory.as_ref().map(|file| file.as_fd()),
+        };
+        node.client.launch(&spec, &groups).unwrap();
+    }
+    println!("{count} VEs launched in {:?}", begun.elapsed());
+    let mut left = ids.clone();
+    while !left.is_empty() {
+        match node.events.next_within(common::PATIENCE) {
+            Some(Event::Ready { id, .. }) => left.retain(|waiting| *waiting != id),
+            Some(event) => panic!("{event:?}"),
+            None => panic!("not ready: {left:?}; console:\n{}", node.console(left[0])),
+        }
+    }
+    println!("all ready in {:?}", begun.elapsed());
+    for id in &ids {
+        let (_, state) = node.shell(
+            *id,
+            "systemctl is-system-running --wait; systemctl --failed --no-legend",
+        );
+        assert_eq!(state, "running\n", "{id}: {}", node.console(*id));
+    }
+    let pid = node.client.launcher_pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    println!(
+        "{}",
+        status
+            .lines()
+            .filter(|l| l.starts_with("VmRSS") || l.starts_with("RssAnon"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    // SIGRTMIN+4: systemd's order to power off.
+    let begun = Instant::now();
+    for id in &ids {
+        node.client.signal(*id, 38).unwrap();
+    }
+    let mut left = ids.len();
+    while left > 0 {
+        if let Some(Event::Exited { id, pid, exit }) = node.events.next_within(common::PATIENCE) {
+            assert_eq!(exit, Exit::PowerOff);
+            node.client.acknowledge(id, pid).unwrap();
+            left -= 1;
+        }
+    }
+    println!("all off in {:?}", begun.elapsed());
+    for id in &ids {
+        group.remove(*id).unwrap();
+    }
+    group.close_and_remove().unwrap();
+}
+
 #[test]
 fn boots_restarts_and_powers_off() {
-    let Some(tree) = std::env::var_os("VESSEL_TEST_DISTRIBUTION").map(PathBuf::from) else {
-        println!("skipped: VESSEL_TEST_DISTRIBUTION names no unpacked distribution");
-        return;
-    };
+    let Some(tree) = tree() else { return };
     let Some(node) = Node::start() else { return };
     let mut spec = node.spec(40_200, &tree);
     let id = spec.id;

@@ -1,5 +1,6 @@
 //! Work in a VE: commands, terminals, the console, files, and the walls around all of it.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::tests_outside_test_module,
     reason = "tests"

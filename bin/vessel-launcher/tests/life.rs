@@ -1,5 +1,6 @@
 //! A VE's life: start, ends of each kind, failures to start, and a daemon or a launcher that died.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::tests_outside_test_module,
     reason = "tests"

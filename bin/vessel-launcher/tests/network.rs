@@ -1,5 +1,6 @@
 //! A VE's link: configured before its init runs, gone with it. In a network namespace of the test.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::tests_outside_test_module,
     reason = "tests"

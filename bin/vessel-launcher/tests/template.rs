@@ -1,5 +1,6 @@
 //! VEs on a template: one image over one object store, shared by all.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::tests_outside_test_module,
     reason = "tests"

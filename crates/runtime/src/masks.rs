@@ -112,22 +112,18 @@ const SYSTEMD_FILES_UNLESS_NESTING: &[RunFile] = &[(
 
 /// Makes the SSH host keys at the first start, before a server looks for them.
 ///
-/// Only the one that every client of the last ten years takes is waited for; the others take a
-/// second of one processor and are there at the server's next start.
+/// The two kinds that every client of the last ten years takes, made in a millisecond each. An RSA
+/// key takes a second of a processor, for each of hundreds of VEs that start together; whoever
+/// needs one runs `ssh-keygen -A`.
 const SSH_KEYS: &[RunFile] = &[
     (
-        "systemd/system/vessel-ssh-key.service",
-        "[Unit]\nDescription=Make the first SSH host key of this VE\nDefaultDependencies=no\n\
+        "systemd/system/vessel-ssh-keys.service",
+        "[Unit]\nDescription=Make the SSH host keys of this VE\nDefaultDependencies=no\n\
          After=local-fs.target\nBefore=ssh.service sshd.service ssh.socket sshd.socket\n\
          ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n\n\
          [Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart=-/usr/bin/ssh-keygen -q -t ecdsa -N \"\" -f /etc/ssh/ssh_host_ecdsa_key\n\
          ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N \"\" -f /etc/ssh/ssh_host_ed25519_key\n",
-    ),
-    (
-        "systemd/system/vessel-ssh-keys.service",
-        "[Unit]\nDescription=Make the other SSH host keys of this VE\n\
-         After=vessel-ssh-key.service\nConditionPathExists=!/etc/ssh/ssh_host_rsa_key\n\n\
-         [Service]\nExecStart=/usr/bin/ssh-keygen -A\nNice=10\n",
     ),
     (
         "systemd/system/ssh.service.d/00-vessel-keys.conf",
@@ -139,8 +135,8 @@ const SSH_KEYS: &[RunFile] = &[
     ),
 ];
 
-const SSH_KEYS_WANTED: &str = "[Unit]\nWants=vessel-ssh-key.service vessel-ssh-keys.service\n\
-                               After=vessel-ssh-key.service\n";
+const SSH_KEYS_WANTED: &str =
+    "[Unit]\nWants=vessel-ssh-keys.service\nAfter=vessel-ssh-keys.service\n";
 
 /// Units to mask, as names in `/run/systemd/system`.
 pub(crate) fn masked_units(kind: InitKind) -> &'static [&'static str] {

@@ -4,14 +4,20 @@
 //! outside, directories where files should be) can only hurt the VE itself. Each file is replaced
 //! whole by a rename; what an earlier start wrote and nobody changes stays untouched.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
 use super::child::PATH;
+use super::confine;
 use super::step::{Step, failure};
 use crate::protocol::{Failure, FailureKind};
+use crate::seccomp::Profile;
 use crate::spec::Facts;
 
 const SHADOW: &str = "/etc/shadow";
@@ -46,31 +52,39 @@ pub(super) fn write(facts: &Facts) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the VE's own `ssh-keygen -A` where no systemd unit does it. A VE without an SSH server
-/// stays without keys; a key that cannot be made is the VE's matter, as it would be on any server.
+/// Runs the VE's own `ssh-keygen` where no systemd unit does it (see `masks`). A VE without an SSH
+/// server stays without keys; a key that cannot be made is the VE's matter, as on any server.
 pub(super) fn make_ssh_keys() {
     let has_server = Path::new("/etc/ssh/sshd_config").exists();
-    let has_key = Path::new("/etc/ssh/ssh_host_ed25519_key").exists();
-    let generator = Path::new("/usr/bin/ssh-keygen");
-    if !has_server || has_key || !generator.exists() {
+    if !has_server || !Path::new("/usr/bin/ssh-keygen").exists() {
         return;
     }
+    for kind in ["ecdsa", "ed25519"] {
+        let file = format!("/etc/ssh/ssh_host_{kind}_key");
+        if !Path::new(&file).exists() {
+            make_ssh_key(kind, &file);
+        }
+    }
+}
+
+/// Makes one key, in a child that has the same walls as the VE's own programs.
+fn make_ssh_key(kind: &str, file: &str) {
+    let words = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file];
+    let arguments: Vec<CString> = words
+        .iter()
+        .filter_map(|word| CString::new(*word).ok())
+        .collect();
+    let path = CString::new(format!("PATH={PATH}")).unwrap_or_default();
     let child = kernel::clone::spawn(&kernel::clone::Options::default(), || {
-        let _ = super::confine::drop_privileges(crate::seccomp::Profile::default())
-            .map(|()| kernel::signal::reset_all())
-            .map(|_| {
-                kernel::execute::execute(
-                    c"/usr/bin/ssh-keygen",
-                    &[c"ssh-keygen".to_owned(), c"-A".to_owned()],
-                    &[std::ffi::CString::new(format!("PATH={PATH}")).unwrap_or_default()],
-                )
-            });
+        if confine::drop_privileges(Profile::default()).is_ok()
+            && kernel::signal::reset_all().is_ok()
+        {
+            let _ = kernel::execute::execute(c"/usr/bin/ssh-keygen", &arguments, &[path]);
+        }
         1
     });
     if let Ok(child) = child {
-        use std::os::fd::AsFd as _;
-        let id = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
-        let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+        let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 }
 

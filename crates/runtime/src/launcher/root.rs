@@ -21,8 +21,9 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    move_mount, open_tree, unmount,
 };
 use ve::UidBase;
 
@@ -62,11 +63,25 @@ pub(super) struct Root {
     pub(super) image: Option<Rc<OwnedFd>>,
 }
 
-/// Builds roots; remembers what this kernel can do and which images are mounted.
-#[derive(Debug, Default)]
+/// Builds roots; remembers which images are mounted.
+#[derive(Debug)]
 pub(super) struct RootBuilder {
-    options: Option<&'static [(&'static str, &'static str)]>,
+    kernel: KernelAge,
+    /// Where layers are attached for a moment on kernels that want it.
+    folder: PathBuf,
     images: HashMap<ImageKey, Weak<OwnedFd>>,
+}
+
+/// What the running kernel's overlayfs can do. What an older one wants works on newer ones too, so
+/// a kernel with a wrong number still starts VEs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KernelAge {
+    /// Data-only layers without `metacopy`, so with `nfs_export`.
+    Current,
+    /// Data-only layers with `metacopy`.
+    Before616,
+    /// And layers must be attached in the caller's mount namespace.
+    Before615,
 }
 
 /// An image file for good: a file that replaced it is another one.
@@ -78,6 +93,19 @@ struct ImageKey {
 }
 
 impl RootBuilder {
+    /// `folder` is one that only the launcher uses.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        Self {
+            kernel: KernelAge::of(&release),
+            folder,
+            images: HashMap::new(),
+        }
+    }
+
     /// Builds the root of a VE with the user namespace `users`, which must have its maps.
     ///
     /// # Errors
@@ -94,6 +122,7 @@ impl RootBuilder {
         let mut layers = Layers {
             lower: None,
             data: None,
+            private,
             upper,
             work,
         };
@@ -117,35 +146,26 @@ impl RootBuilder {
         base: UidBase,
         private: &Path,
     ) -> Result<OwnedFd, Failure> {
+        let (options, attached) = match self.kernel {
+            KernelAge::Current => (OPTIONS, None),
+            KernelAge::Before616 => (OPTIONS_BEFORE_6_16, None),
+            KernelAge::Before615 => (
+                OPTIONS_BEFORE_6_16,
+                Some(Attached::new(layers, &self.folder)?),
+            ),
+        };
         for _ in 0..BUSY_ATTEMPTS {
-            let outcome = match self.options {
-                Some(options) => mount_overlay(layers, base, options),
-                None => match mount_overlay(layers, base, OPTIONS) {
-                    Err((Errno::INVAL, _)) => {
-                        let older = mount_overlay(layers, base, OPTIONS_BEFORE_6_16);
-                        self.options = older.is_ok().then_some(OPTIONS_BEFORE_6_16);
-                        older
-                    }
-                    outcome => {
-                        self.options = outcome.is_ok().then_some(OPTIONS);
-                        outcome
-                    }
-                },
-            };
-            match outcome {
+            match mount_overlay(layers, base, options) {
                 Ok(mount) => return Ok(mount),
                 Err((Errno::BUSY, _)) => std::thread::sleep(BUSY_PAUSE),
                 Err((errno, words)) => {
-                    return Err(failure(
-                        FailureKind::Node,
-                        format!(
-                            "cannot stack the root over {}: {errno} {words}",
-                            private.display()
-                        ),
-                    ));
+                    let private = private.display();
+                    let message = format!("cannot stack the root over {private}: {errno} {words}");
+                    return Err(failure(FailureKind::Node, message));
                 }
             }
         }
+        drop(attached);
         Err(failure(
             FailureKind::Busy,
             format!(
@@ -191,12 +211,62 @@ impl RootBuilder {
     }
 }
 
+impl KernelAge {
+    /// From what uname(2) calls the release, as `6.12.38+deb13-cloud-amd64`.
+    fn of(release: &str) -> Self {
+        let mut numbers = release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 15) => Self::Before615,
+            (Some(Ok(6)), Some(Ok(15))) => Self::Before616,
+            _ => Self::Current,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Layers {
     lower: Option<OwnedFd>,
     data: Option<OwnedFd>,
+    private: OwnedFd,
+    /// Directories of `private`.
     upper: OwnedFd,
     work: OwnedFd,
+}
+
+/// Layers that show in the launcher's mounts as long as this lives: while an overlay is made.
+#[derive(Debug, Default)]
+struct Attached(Vec<PathBuf>);
+
+impl Attached {
+    fn new(layers: &Layers, folder: &Path) -> Result<Self, Failure> {
+        let mut attached = Self::default();
+        let places = [
+            ("private", Some(&layers.private)),
+            ("lower", layers.lower.as_ref()),
+            ("data", layers.data.as_ref()),
+        ];
+        for (name, mount) in places {
+            let Some(mount) = mount else { continue };
+            let place = folder.join(name);
+            std::fs::create_dir_all(&place).step(format_args!("make {}", place.display()))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(mount, "", CWD, &place, flags)
+                .step(format_args!("attach a layer at {}", place.display()))?;
+            attached.0.push(place);
+        }
+        Ok(attached)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            // Only a place that somebody else unmounted fails, which is as good.
+            let _ = unmount(place, UnmountFlags::DETACH);
+        }
+    }
 }
 
 /// A directory of the node as a layer: a detached clone, shown through the VE's user namespace.
@@ -315,4 +385,24 @@ pub(super) fn kernel_words(context: &OwnedFd) -> String {
         }
     }
     words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_kernels_apart() {
+        for (release, age) in [
+            ("6.18.44-x", KernelAge::Current),
+            ("6.16.0", KernelAge::Current),
+            ("7.0-rc1", KernelAge::Current),
+            ("6.15.3+deb", KernelAge::Before616),
+            ("6.12.38+deb13-cloud-amd64", KernelAge::Before615),
+            ("5.10", KernelAge::Before615),
+            ("unknown", KernelAge::Current),
+        ] {
+            assert_eq!(KernelAge::of(release), age, "{release}");
+        }
+    }
 }
