@@ -441,3 +441,20 @@ fn the_launcher_cannot_be_inspected_from_inside() {
     );
     assert_eq!(node.shell(id, "echo alive").1, "alive\n");
 }
+
+#[test]
+fn a_ve_that_may_nest_makes_containers() {
+    let Some(node) = Node::start() else { return };
+    let Some(tree) = busybox_tree(node.root(), IDLE) else {
+        return;
+    };
+    let mut spec = node.spec(40_370, &tree);
+    spec.nesting = true;
+    node.client.launch(&spec, &CgroupEntry::default()).unwrap();
+    let inner =
+        "mount -t proc proc /proc && mount -t tmpfs none /tmp && echo $$ && ls /proc | head -1";
+    let script = format!("unshare -U -r -m -p -f /bin/sh -c '{inner}' 2>&1");
+    assert_eq!(node.shell(spec.id, &script), (0, "1\n1\n".to_owned()));
+    // Still not the node's: its own kernel memory, clock and modules.
+    assert_ne!(node.shell(spec.id, "cat /proc/kcore || dmesg").0, 0);
+}

@@ -25,7 +25,8 @@ const fn masked(path: &'static str, reason: &'static str) -> Masked {
     Masked { path, reason }
 }
 
-/// Hidden paths. Those that a kernel lacks are passed over.
+/// Hidden paths. Those that a kernel lacks are passed over; a VE that nests has none hidden, since
+/// the kernel lets nobody mount a `/proc` who sees only a covered one.
 #[rustfmt::skip]
 pub const MASKED: &[Masked] = &[
     masked("/proc/acpi", "the node's hardware"),

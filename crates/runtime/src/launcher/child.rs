@@ -64,7 +64,7 @@ fn become_init(
     kernel::clone::enter_new_cgroup_namespace().step("make the VE's view of control groups")?;
     let own = inside::make_own(spec)?;
     inside::enter_root(root.as_fd(), staging)?;
-    inside::attach(&own, dev.as_fd(), console.as_fd())?;
+    inside::attach(&own, dev.as_fd(), console.as_fd(), spec.nesting)?;
     inside::fill_run(spec, &own)?;
     configure_network(spec)?;
     facts::write(&spec.facts)?;

@@ -110,7 +110,7 @@ pub(super) fn enter_root(root: BorrowedFd<'_>, staging: &Path) -> Result<(), Fai
     rustix::process::chdir("/").step("enter the VE's root")
 }
 
-/// Attaches everything and hides what is to be hidden.
+/// Attaches everything, and hides what is to be hidden unless the VE nests.
 ///
 /// # Errors
 /// `Guest` when the VE's tree has something else where a directory must be.
@@ -118,6 +118,7 @@ pub(super) fn attach(
     own: &Own,
     dev: BorrowedFd<'_>,
     console: BorrowedFd<'_>,
+    nesting: bool,
 ) -> Result<(), Failure> {
     for (mount, place) in [
         (own.proc.as_fd(), "proc"),
@@ -140,7 +141,8 @@ pub(super) fn attach(
     .step("find /dev/console")?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(console, "", &target, "", flags).step("attach the console")?;
-    hide(dev)
+    // A container inside gets a /proc of its own only where nothing of this one is covered.
+    if nesting { Ok(()) } else { hide(dev) }
 }
 
 /// Attaches a mount at a directory of the VE, which is made if it is missing.
