@@ -20,15 +20,18 @@ pub fn first_free_id(first: VeId, last: VeId, used: &BTreeSet<VeId>) -> Option<V
 /// The first address of `range` that a VE may have and none has.
 ///
 /// Left out are the network's own address (the "any host" of old stacks, and the subnet-router
-/// anycast address of RFC 4291, section 2.6.1), the IPv4 broadcast address, and the first host
-/// address, which administrators expect a gateway to have.
+/// anycast address of RFC 4291, section 2.6.1), the IPv4 broadcast address, the first host
+/// address, which administrators expect a gateway to have, and in IPv4 ranges of more than 256 those
+/// that end in 0 or 255, which old programs take for a network's or for broadcast.
 #[must_use]
 pub fn first_free_address(range: IpNet, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     match range {
         IpNet::V4(net) => {
             let first = u32::from(net.network()).checked_add(2)?;
             let last = u32::from(net.broadcast()).checked_sub(1)?;
+            let usual = |n: &u32| net.prefix_len() > 24 || !matches!(n & 0xff, 0 | 255);
             (first..=last)
+                .filter(usual)
                 .map(|n| IpAddr::V4(n.into()))
                 .find(|address| !used.contains(address))
         }
@@ -60,6 +63,14 @@ mod tests {
             given,
             ["10.9.0.2", "10.9.0.3", "10.9.0.4", "10.9.0.5", "10.9.0.6"]
         );
+    }
+
+    #[test]
+    fn skips_what_old_programs_take_for_a_network() {
+        let range: IpNet = "10.9.0.0/16".parse().unwrap();
+        let used = (2..=254).map(|n| IpAddr::from([10, 9, 0, n])).collect();
+        let address = first_free_address(range, &used).unwrap();
+        assert_eq!(address.to_string(), "10.9.1.1");
     }
 
     #[test]
