@@ -141,6 +141,11 @@ fn boots_restarts_and_powers_off() {
             "{state}\n{}",
             node.console(id)
         );
+        let asked = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            node.console(id).contains("guest login:")
+        });
+        assert!(asked, "no login at the console:\n{}", node.console(id));
         let command = if expected == Exit::Reboot {
             "reboot"
         } else {

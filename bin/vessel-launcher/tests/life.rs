@@ -82,6 +82,8 @@ fn says_why_a_ve_does_not_start_and_leaves_nothing() {
     let failed = failure(node.client.launch(&spec, &groups));
     assert_eq!(failed.kind, FailureKind::Guest);
     assert!(failed.message.contains("/sbin/none"), "{failed}");
+    let left = node.client.list().unwrap();
+    assert_eq!(left, [], "nothing is left when the failure is told");
 
     let spec = node.spec(40_111, &tree);
     fs::remove_dir(spec.root.private.join("work")).unwrap();

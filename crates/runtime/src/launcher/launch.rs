@@ -197,6 +197,7 @@ impl State {
             nesting: spec.nesting,
             compat_32bit: spec.compat_32bit,
             launching: Some(launching),
+            refusal: None,
             notify: None,
             console: Some(equipment.console),
             image: equipment.root.image,
@@ -271,12 +272,8 @@ impl State {
             ),
         };
         let _ = pidfd_send_signal(&ve.pidfd, Signal::KILL);
-        self.reply(
-            launching.connection,
-            launching.number,
-            Err(failed),
-            Vec::new(),
-        );
+        // Answered when nothing is left of it, so that whoever asked can act on that at once.
+        ve.refusal = Some((launching.connection, launching.number, failed));
     }
 
     /// Ends a launch that takes too long.

@@ -212,6 +212,7 @@ impl State {
             nesting: false,
             compat_32bit: false,
             launching: None,
+            refusal: None,
             notify: None,
             console: None,
             image: None,

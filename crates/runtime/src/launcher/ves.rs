@@ -23,6 +23,8 @@ pub(super) struct Ve {
     pub(super) nesting: bool,
     pub(super) compat_32bit: bool,
     pub(super) launching: Option<Launching>,
+    /// The answer to a launch that failed (connection, number, why), until its process is gone.
+    pub(super) refusal: Option<(u64, u64, Failure)>,
     pub(super) notify: Option<NotifySocket>,
     pub(super) console: Option<ConsoleState>,
     /// Keeps the template's image mounted for other VEs of it.

@@ -80,7 +80,11 @@ impl State {
             let _ = inotify::remove_watch(&self.roots_freed, watch);
         }
         if ve.state == VeState::Launching {
+            let refusal = ve.refusal.take();
             self.ves.remove(&id);
+            if let Some((connection, number, failed)) = refusal {
+                self.reply(connection, number, Err(failed), Vec::new());
+            }
             return;
         }
         ve.state = VeState::Exited(ending.exit);
