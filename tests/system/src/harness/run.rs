@@ -112,7 +112,13 @@ fn one(test: &Test) -> Result<()> {
             let node = made
                 .as_mut()
                 .map_err(|error| anyhow!("no Debian node: {error}"))?;
-            guarded(|| (test.function)(node)).with_context(|| node.story())
+            let result = guarded(|| (test.function)(node));
+            if result.is_err() {
+                // The next test begins without the VEs of this one.
+                let _ = node.vessel(&["set", "--all", "protected=no"]);
+                let _ = node.vessel(&["delete", "--all", "--force"]);
+            }
+            result.map_err(|error| anyhow!("{error:#}\n{}", node.story()))
         }
     }
 }
