@@ -43,7 +43,7 @@ fn zsh(script: &str) -> String {
             script.replace(&format!("{help}:_default"), &format!("{help}:{function}"))
         });
     let asking = include_str!("completion/names.zsh");
-    named.replacen("_vessel() {", &format!("{asking}_vessel() {{"), 1)
+    named.replacen("_vessel() {", &format!("{asking}\n_vessel() {{"), 1)
 }
 
 pub(crate) fn manual(folder: &Path) -> Outcome {

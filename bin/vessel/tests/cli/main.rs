@@ -36,6 +36,7 @@ pub(crate) fn command(root: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vessel"));
     command
         .env_remove("VESSEL_ROOT")
+        .env_remove("COLUMNS")
         .env("NO_COLOR", "1")
         .env("TERM", "xterm");
     command.arg("--root").arg(root).args(words);
@@ -79,11 +80,13 @@ pub(crate) fn snapshot(name: &str, served: &Served, runs: &[&[&str]]) {
         let ran = run(served, words);
         seen.push_str(&format!("$ vessel {}\n{}", words.join(" "), ran.stdout));
         for line in ran.stderr.lines() {
-            seen.push_str(&format!("stderr: {line}\n"));
+            seen.push_str(format!("stderr: {line}").trim_end());
+            seen.push('\n');
         }
         seen.push_str(&format!("exit: {}\n\n", ran.code));
     }
-    compare(name, &seen.replace(&root, "ROOT"));
+    let seen = seen.replace(&root, "ROOT");
+    compare(name, &format!("{}\n", seen.trim_end()));
 }
 
 pub(crate) fn compare(name: &str, seen: &str) {

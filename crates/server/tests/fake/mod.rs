@@ -12,6 +12,7 @@
 mod node;
 mod sessions;
 mod values;
+mod ves;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,4 +8,3 @@ _vessel_ask() {
 }
 _vessel_ves() { _vessel_ask list }
 _vessel_templates() { _vessel_ask template list }
-
