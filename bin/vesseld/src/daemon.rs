@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use api::latest::{ApiError, ErrorCode};
 use api::time::Timestamp;
 use engine::{Engine, EngineParts, Fault, Notice};
@@ -50,19 +50,47 @@ fn seconds_now() -> u64 {
         .map_or(0, |elapsed| elapsed.as_secs())
 }
 
+/// Why choices for a node are refused, where a program may have to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is prepared already, and otherwise.
+    Prepared,
+    /// The choices make no sense.
+    Usage,
+    /// There is not enough of something.
+    Resources,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Prepared => "the node is prepared already, and otherwise",
+            Self::Usage => "the choices cannot be used",
+            Self::Resources => "there is not enough",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Which refusal an error is.
+pub(crate) fn refusal(error: &anyhow::Error) -> Option<Refusal> {
+    if let Some(error) = error.downcast_ref::<pool::CreateError>() {
+        return matches!(error, pool::CreateError::TooSmall { .. }).then_some(Refusal::Resources);
+    }
+    error.downcast_ref::<Refusal>().copied()
+}
+
 /// Prepares the node at `root` as chosen, if it was not: pool and configuration. True when
 /// something was made.
 pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     if let Some(config) = Config::load(root)? {
-        if let Some(difference) = config.differs_from(choices)? {
-            bail!(
-                "the node at {} is prepared already, and otherwise: {difference}",
-                root.display()
-            );
+        if let Some(difference) = config.differs_from(choices).context(Refusal::Usage)? {
+            return Err(anyhow::anyhow!(difference).context(Refusal::Prepared));
         }
         return Ok(false);
     }
-    let config = Config::choose(choices)?;
+    let config = Config::choose(choices).context(Refusal::Usage)?;
     kernel::probe::Features::probe().require_needed()?;
     refuse_used_networks(&config)?;
     std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
@@ -83,9 +111,10 @@ fn refuse_used_networks(config: &Config) -> Result<()> {
     let mut netlink = network::Netlink::open()?;
     for range in &config.networks {
         if let Some(used) = network::uplink::overlaps(&mut netlink, *range)?.first() {
-            bail!(
+            return Err(anyhow::anyhow!(
                 "the network {range} is not free: this host uses {used}; choose another with --network"
-            );
+            )
+            .context(Refusal::Usage));
         }
     }
     Ok(())

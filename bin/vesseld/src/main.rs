@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         .init();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if arguments.init_only => refuse_init(&error),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -153,6 +154,21 @@ fn init_only(root: &Path, arguments: &Arguments) -> Result<()> {
     };
     let changed = daemon::prepare(root, &choices)?;
     print(&serde_json::json!({ "changed": changed, "root": root }))
+}
+
+/// Says why a node was not prepared as `vessel` says why something failed: it is `vessel init`
+/// that runs this, and passes words and code on.
+#[expect(
+    clippy::print_stderr,
+    reason = "the program's answer, for the command line that ran it"
+)]
+fn refuse_init(error: &anyhow::Error) -> ExitCode {
+    let error = node::init_error(error);
+    eprintln!("error: {}", error.message);
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(error.code.exit_code())
 }
 
 #[expect(

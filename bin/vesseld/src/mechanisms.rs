@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::{FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
 use policy::InUse;
 use registry::{Run, VeRecord};
-use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState};
+use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState, VeStatus};
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
@@ -111,9 +111,18 @@ impl Mechanisms for NodeMechanisms {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, Fault> {
         let launcher = &self.0.launcher;
-        let Some(pid) = self.pid(id)? else {
-            self.kill_stray(id)?;
-            return Ok(Exit::Unknown);
+        let pid = match self
+            .status(id)?
+            .map(|status| (status.init.pid, status.state))
+        {
+            Some((pid, state)) if !matches!(state, VeState::Exited(_)) => pid,
+            ended => {
+                self.kill_stray(id)?;
+                return Ok(match ended {
+                    Some((_, VeState::Exited(exit))) => exit,
+                    _ => Exit::Unknown,
+                });
+            }
         };
         if let (Patience::Until(timeout), Some(template)) = (patience, template) {
             // An init that cannot be asked is killed below.
@@ -267,10 +276,10 @@ impl Mechanisms for NodeMechanisms {
             .map_err(|error| fault(&error))?;
         self.withdraw(old)?;
         self.announce(new)?;
-        let Some(pid) = self.pid(id)? else {
-            return Ok(());
-        };
-        set_addresses_inside(pid, old, new)
+        match self.status(id)? {
+            Some(status) => set_addresses_inside(status.init.pid, old, new),
+            None => Ok(()),
+        }
     }
 
     fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
@@ -351,18 +360,15 @@ impl NodeMechanisms {
         }
     }
 
-    /// Process number of the init that the launcher holds for this VE, also when it just ended.
-    fn pid(&self, id: VeId) -> Result<Option<u32>, Fault> {
+    /// What the launcher knows of this VE's init, if it has one or had one until just now.
+    fn status(&self, id: VeId) -> Result<Option<VeStatus>, Fault> {
         let listed = self
             .0
             .launcher
             .client()
             .list()
             .map_err(|error| fault(&error))?;
-        Ok(listed
-            .iter()
-            .find(|status| status.id == id)
-            .map(|status| status.init.pid))
+        Ok(listed.into_iter().find(|status| status.id == id))
     }
 
     /// Kills what is left in a VE's groups: processes that were entered from outside.

@@ -12,6 +12,8 @@ mod streams;
 mod templates;
 mod ves;
 
+pub(crate) use status::init_error;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -19,8 +19,11 @@ pub(super) async fn read(
     ve: VeKey,
     filter: LogFilter,
 ) -> Result<ByteSource, ApiError> {
-    let folder = door
-        .with_up(move |up| Ok(up.host.log_folder(ves::find(up, &ve)?.spec.id)))
+    let (folder, area) = door
+        .with_up(move |up| {
+            let id = ves::find(up, &ve)?.spec.id;
+            Ok((up.host.log_folder(id), up.host.private(id)))
+        })
         .await?;
     let path = folder.join("console.log");
     let kept = kept(&path).await.map_err(|error| {
@@ -40,7 +43,7 @@ pub(super) async fn read(
     tokio::spawn(async move {
         // A failed write means that the follower is gone.
         if to.write_all(&kept[start..]).await.is_ok() {
-            follow(&path, end, &mut to).await;
+            follow(&path, &area, end, &mut to).await;
         }
     });
     Ok(Box::new(from))
@@ -77,13 +80,14 @@ fn start_of_last(text: &[u8], lines: usize) -> usize {
     }
 }
 
-/// Passes on what is added to the log, also when it starts anew, until the VE's folder is gone.
-async fn follow(path: &Path, mut end: u64, to: &mut (impl AsyncWriteExt + Unpin)) {
+/// Passes on what is added to the log, also when it starts anew, until the VE is gone.
+async fn follow(path: &Path, area: &Path, mut end: u64, to: &mut (impl AsyncWriteExt + Unpin)) {
     loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
         let length = match tokio::fs::metadata(path).await {
             Ok(metadata) => metadata.len(),
-            Err(_) if path.parent().is_some_and(Path::exists) => continue,
+            // Nothing was said yet, unless the VE is gone, which takes its private area along.
+            Err(_) if area.exists() => continue,
             Err(_) => return,
         };
         if length < end {

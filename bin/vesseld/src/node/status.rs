@@ -17,7 +17,7 @@ use ve::{Bytes, Cores};
 use super::{NodeDoor, ves};
 use crate::config::{Choices, Config, PoolConfig};
 use crate::convert::{self, api_error};
-use crate::daemon::{self, Daemon, Up};
+use crate::daemon::{self, Daemon, Refusal, Up};
 
 /// Longest wait in one request; whoever wants to wait longer asks again.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -297,23 +297,23 @@ pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitRep
 /// Why a node could not be prepared, with the code that fits.
 pub(crate) fn init_error(error: &anyhow::Error) -> ApiError {
     let message = format!("{error:#}");
-    let conflict = message.contains("prepared already");
-    let code = if conflict {
-        ErrorCode::Conflict
-    } else {
-        ErrorCode::Failed
-    };
-    let usage = error
-        .root_cause()
-        .downcast_ref::<std::io::Error>()
-        .is_none()
-        && error.chain().count() == 1
-        && !conflict;
-    let code = if usage { ErrorCode::Usage } else { code };
-    let hint = if conflict {
-        "leave the options away to use it as it is, or take it away with `vessel node destroy`"
-    } else {
-        "`vessel doctor` shows what this host has and lacks; nothing was changed"
+    let (code, hint) = match daemon::refusal(error) {
+        Some(Refusal::Prepared) => (
+            ErrorCode::Conflict,
+            "leave the options away to use it as it is, or take it away with `vessel node destroy`",
+        ),
+        Some(Refusal::Usage) => (
+            ErrorCode::Usage,
+            "`vessel init --help` shows what can be chosen",
+        ),
+        Some(Refusal::Resources) => (
+            ErrorCode::NoResources,
+            "choose a larger pool, or another place for it",
+        ),
+        None => (
+            ErrorCode::Failed,
+            "`vessel doctor` shows what this host has and lacks; what was made is kept for the next try",
+        ),
     };
     ApiError::new(code, message).with_hint(hint)
 }
