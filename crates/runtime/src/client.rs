@@ -16,6 +16,7 @@ use ve::VeId;
 
 use crate::exchange::{CallError, Exchange, open_socket};
 use crate::protocol::{Answer, Call, CgroupShape, Event, FileWork, Launched, VERSION, VeStatus};
+use crate::restore::RestoreSpec;
 use crate::spec::{CgroupEntry, ExecSpec, ExecStreams, LaunchSpec, RootSpec, WindowSize};
 use crate::task::Task;
 
@@ -154,6 +155,20 @@ impl Client {
             cgroup: shape(cgroup),
         };
         match self.call(call, &entry_descriptors(cgroup))? {
+            Answer::Launched(launched) => Ok(launched),
+            _ => Err(CallError::Protocol),
+        }
+    }
+
+    /// Wakes a VE that CRIU wrote to disk; returns when all its processes run again. Its control
+    /// groups must be there as they were.
+    ///
+    /// # Errors
+    /// As [`Client::launch`]; `Node` when CRIU fails, whose log beside the images says why. Nothing
+    /// of the VE is left then but processes that a dying CRIU lost in the VE's control group.
+    pub fn restore(&self, spec: &RestoreSpec) -> Result<Launched, CallError> {
+        let spec = Box::new(spec.clone());
+        match self.call(Call::Restore { spec }, &[])? {
             Answer::Launched(launched) => Ok(launched),
             _ => Err(CallError::Protocol),
         }

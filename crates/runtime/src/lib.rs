@@ -30,6 +30,7 @@ pub mod launcher;
 pub mod masks;
 mod packet;
 pub mod protocol;
+pub mod restore;
 pub mod seccomp;
 pub mod spec;
 mod task;
@@ -38,6 +39,7 @@ mod wire;
 pub use client::{Client, ConnectError, Events};
 pub use exchange::CallError;
 pub use protocol::{Event, Failure, FailureKind, VeState, VeStatus};
+pub use restore::{CriuProgram, DevEntry, DevKind, RestoreSpec};
 pub use spec::{
     CgroupEntry, ConsoleLog, ExecSpec, ExecStreams, Facts, InitKind, LaunchSpec, Lower,
     NetworkSpec, RootSpec, WindowSize,

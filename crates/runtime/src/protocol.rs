@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use ve::{Exit, VeId};
 
+use crate::restore::RestoreSpec;
 use crate::spec::{ExecSpec, LaunchSpec, RootSpec, WindowSize};
 
 /// Version of the protocol; both sides name it first and part when it differs.
@@ -38,6 +39,8 @@ pub(crate) enum Call {
         spec: Box<LaunchSpec>,
         cgroup: CgroupShape,
     },
+    /// Answered by [`Answer::Launched`] once all processes of the VE run again.
+    Restore { spec: Box<RestoreSpec> },
     /// Sends a signal to a VE's init.
     Signal {
         #[serde(with = "crate::wire::ve_number")]

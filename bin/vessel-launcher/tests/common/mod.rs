@@ -128,6 +128,20 @@ impl Node {
     }
 
     pub(crate) fn shell_as(&self, id: VeId, user: &str, command: &str) -> (i32, String) {
+        self.run(id, user, command, &CgroupEntry::default())
+    }
+
+    /// As [`Node::shell`], in control groups.
+    pub(crate) fn shell_in(
+        &self,
+        id: VeId,
+        command: &str,
+        groups: &CgroupEntry<'_>,
+    ) -> (i32, String) {
+        self.run(id, "root", command, groups)
+    }
+
+    fn run(&self, id: VeId, user: &str, command: &str, groups: &CgroupEntry<'_>) -> (i32, String) {
         let spec = ExecSpec {
             command: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
             user: user.to_owned(),
@@ -144,10 +158,7 @@ impl Node {
             output: write.as_fd(),
             error: write.as_fd(),
         };
-        let task = self
-            .client
-            .exec(id, &spec, Some(streams), &CgroupEntry::default())
-            .unwrap();
+        let task = self.client.exec(id, &spec, Some(streams), groups).unwrap();
         drop(write);
         let text = std::io::read_to_string(read).unwrap();
         (task.wait().unwrap().code, text)

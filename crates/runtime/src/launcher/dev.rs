@@ -7,7 +7,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, makedev, mkdirat, mknodat,
+    openat, openat2, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
@@ -19,6 +22,7 @@ use ve::UidBase;
 use super::identity::as_ve_root;
 use super::step::Step;
 use crate::protocol::Failure;
+use crate::restore::{DevEntry, DevKind};
 
 /// Device nodes of every VE: name, major, minor, from the kernel's `devices.txt`. All may be
 /// opened by everybody, as on any Linux.
@@ -65,6 +69,50 @@ pub(super) fn build(base: UidBase) -> Result<OwnedFd, Failure> {
     let mount = mount_tmpfs(base).step("make a file system for /dev")?;
     as_ve_root(base, || fill(mount.as_fd())).step("act as the VE's root")??;
     Ok(mount)
+}
+
+/// Builds the `/dev` of a VE that wakes: what every VE has, and what it had put there itself.
+///
+/// # Errors
+/// Names the entry that could not be made.
+pub(super) fn build_as(base: UidBase, entries: &[DevEntry]) -> Result<OwnedFd, Failure> {
+    let mount = build(base)?;
+    let made = as_ve_root(base, || {
+        entries
+            .iter()
+            .try_for_each(|entry| make_entry(mount.as_fd(), base, entry))
+    });
+    made.step("act as the VE's root")??;
+    Ok(mount)
+}
+
+fn make_entry(dev: BorrowedFd<'_>, base: UidBase, entry: &DevEntry) -> Result<(), Failure> {
+    let what = || format!("make /dev/{} again", entry.path);
+    let (folder, name) = entry.path.rsplit_once('/').unwrap_or((".", &entry.path));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let folder = openat2(dev, folder, flags, Mode::empty(), inside).step(what())?;
+    let mode = Mode::from_raw_mode(entry.mode);
+    let made = match &entry.kind {
+        DevKind::Directory => mkdirat(&folder, name, mode),
+        DevKind::Link(target) => symlinkat(target.as_str(), &folder, name),
+        DevKind::File(content) => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            openat(&folder, name, flags, mode).and_then(|file| {
+                rustix::io::write(&file, content)?;
+                Ok(())
+            })
+        }
+    };
+    match made {
+        Err(Errno::EXIST) => return Ok(()),
+        outcome => outcome.step(what())?,
+    }
+    let (user, group) = entry.owner;
+    let owner = Uid::from_raw(base.get().saturating_add(user));
+    let group = Gid::from_raw(base.get().saturating_add(group));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    chownat(&folder, name, Some(owner), Some(group), flags).step(what())
 }
 
 fn mount_tmpfs(base: UidBase) -> Result<OwnedFd, Errno> {

@@ -64,14 +64,7 @@ impl State {
         groups: &Groups,
     ) -> Result<(), Failure> {
         let id = spec.id;
-        if let Some(ve) = self.ves.get(&id) {
-            let message = if ve.is_alive() {
-                format!("VE {id} runs already as process {}", ve.init.pid)
-            } else {
-                format!("the end of VE {id} was not taken note of yet: try again")
-            };
-            return Err(failure(FailureKind::Busy, message));
-        }
+        self.check_free(id)?;
         let (ours, theirs) = report::channel()?;
         let staging = self.root.join("run");
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
@@ -120,7 +113,7 @@ impl State {
         let dev = dev::build(base)?;
         let console = dev::open_console(base)?;
         if let Some(network) = &spec.network {
-            self.link(spec.id, network, child)?;
+            self.link(spec.id, network, child, HostEnd::Up)?;
         }
         let given = [root.mount.as_fd(), dev.as_fd(), console.mount.as_fd()];
         tell(&launching.channel, &Report::Go, &given).step("hand the VE its file systems")?;
@@ -133,29 +126,46 @@ impl State {
         })
     }
 
-    fn link(&mut self, id: VeId, network: &NetworkSpec, child: &Child) -> Result<(), Failure> {
+    /// Makes a VE's link, whose inner end goes into the network of `child`.
+    pub(super) fn link(
+        &mut self,
+        id: VeId,
+        network: &NetworkSpec,
+        child: &Child,
+        host_end: HostEnd,
+    ) -> Result<(), Failure> {
         let inside =
             kernel::pidfd::network_namespace(&child.pidfd).step("find the VE's network")?;
-        let mut netlink = match self.netlink.take() {
-            Some(netlink) => netlink,
-            None => Netlink::open().step("speak to the node's network")?,
-        };
         let spec = LinkSpec {
             id,
             addresses: &network.addresses,
             target: Target::Fd(inside.as_fd()),
             mtu: network.mtu,
-            host_end: HostEnd::Up,
+            host_end,
         };
-        // A socket that failed once may hold half an answer: the next link gets a new one.
-        network::link::create(&mut netlink, &spec)
-            .step(format_args!("connect VE {id} to the node"))?;
-        self.netlink = Some(netlink);
-        Ok(())
+        self.with_netlink(|netlink| network::link::create(netlink, &spec))?
+            .step(format_args!("connect VE {id} to the node"))
+    }
+
+    /// Speaks to the node's network. A socket that failed once may hold half an answer: the next
+    /// work gets a new one.
+    pub(super) fn with_netlink<T, E>(
+        &mut self,
+        work: impl FnOnce(&mut Netlink) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Failure> {
+        let mut netlink = match self.netlink.take() {
+            Some(netlink) => netlink,
+            None => Netlink::open().step("speak to the node's network")?,
+        };
+        let done = work(&mut netlink);
+        if done.is_ok() {
+            self.netlink = Some(netlink);
+        }
+        Ok(done)
     }
 
     /// Asks to be told when the kernel frees a root; without it ends are told at once.
-    fn watch_root(&self, root: &Root) -> Option<i32> {
+    pub(super) fn watch_root(&self, root: &Root) -> Option<i32> {
         let path = format!("/proc/self/fd/{}", root.mount.as_raw_fd());
         inotify::add_watch(&self.roots_freed, path.as_str(), WatchFlags::DELETE_SELF).ok()
     }

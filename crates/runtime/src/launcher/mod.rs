@@ -5,6 +5,7 @@
 //! - `launch`: a launch as seen by the launcher; `child`, `inside`, `facts`: as seen by the VE's
 //!   first process; `root`, `dev`: what is handed from the one to the other.
 //! - `exec`, `command`, `files`: work in a VE; `confine`, `identity`: the walls around it.
+//! - `restore`: waking a VE from disk, as seen by the launcher; `restorer`: by what becomes CRIU.
 //! - `report`, `step`: how the launcher's processes tell it what happened.
 
 use std::fs::{File, OpenOptions};
@@ -37,6 +38,8 @@ mod launch;
 mod poller;
 mod report;
 mod requests;
+mod restore;
+mod restorer;
 mod root;
 mod state;
 mod step;
@@ -187,6 +190,9 @@ pub fn serve(root: &Path) -> Result<(), ServeError> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(prepare("protect its memory"))?;
     identity::keep_capabilities().map_err(prepare("keep its capabilities"))?;
+    // An init that CRIU woke becomes its child when CRIU ends.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(prepare("become the parent of woken VEs"))?;
     // Every file that it makes gets its mode by name.
     rustix::process::umask(Mode::empty());
     raise_open_files();

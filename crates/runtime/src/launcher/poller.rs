@@ -32,6 +32,8 @@ pub(super) enum Source {
     TaskDoor(u64),
     /// A task's working process ended.
     TaskWorker(u64),
+    /// A CRIU that wakes a VE ended.
+    Restorer(u64),
 }
 
 /// Numbers fit in the rest of an event's 64 bits beside the kind.
@@ -51,6 +53,7 @@ impl Source {
             Self::TaskChannel(number) => (8, number),
             Self::TaskDoor(number) => (9, number),
             Self::TaskWorker(number) => (10, number),
+            Self::Restorer(number) => (11, number),
         };
         kind << KIND_SHIFT | number
     }
@@ -68,7 +71,8 @@ impl Source {
             7 => Self::Attachment(number),
             8 => Self::TaskChannel(number),
             9 => Self::TaskDoor(number),
-            _ => Self::TaskWorker(number),
+            10 => Self::TaskWorker(number),
+            _ => Self::Restorer(number),
         }
     }
 }

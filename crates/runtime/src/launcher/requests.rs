@@ -84,6 +84,10 @@ impl State {
                 self.launch(connection, request.number, *spec, &groups)?;
                 return Ok(None);
             }
+            Call::Restore { spec } => {
+                self.restore(connection, request.number, *spec)?;
+                return Ok(None);
+            }
             Call::Signal { id, signal } => {
                 kernel::pidfd::send_signal(&self.living(id)?.pidfd, signal)
                     .step(format_args!("signal the init of VE {id}"))?;
@@ -234,7 +238,7 @@ impl State {
     }
 
     fn shut_down(&mut self) -> Result<(), Failure> {
-        if let Some(id) = self.ves.keys().next() {
+        if let Some(id) = self.ves.keys().chain(self.restores.keys()).next() {
             let message = format!("the launcher holds VE {id} and cannot end: stop every VE first");
             return Err(failure(FailureKind::Busy, message));
         }

@@ -12,6 +12,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use ve::VeId;
 
 use super::poller::{Poller, Source};
+use super::restore::Restoring;
 use super::root::RootBuilder;
 use super::ves::{TaskState, Ve};
 use crate::packet;
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) ves: BTreeMap<VeId, Ve>,
     pub(super) tasks: BTreeMap<u64, TaskState>,
+    /// VEs that CRIU is waking.
+    pub(super) restores: BTreeMap<VeId, Restoring>,
     /// VE of each console attachment.
     pub(super) attachments: BTreeMap<u64, VeId>,
     /// Consoles that used up their allowance, and until when.
@@ -69,6 +72,7 @@ impl State {
             connections: BTreeMap::new(),
             ves: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            restores: BTreeMap::new(),
             attachments: BTreeMap::new(),
             paused: BTreeMap::new(),
             held: None,
@@ -128,6 +132,11 @@ impl State {
                 }
             }
             Source::Attachment(number) => self.serve_attachment(number),
+            Source::Restorer(number) => {
+                if let Some(id) = ve(number) {
+                    self.hear_restore(id);
+                }
+            }
             Source::TaskChannel(number) => self.hear_task(number),
             Source::TaskDoor(number) => self.reap_door(number),
             Source::TaskWorker(number) => self.reap_worker(number),
@@ -141,9 +150,11 @@ impl State {
             .filter_map(|ve| ve.launching.as_ref().map(|l| l.deadline));
         let endings = ves.filter_map(|ve| ve.ending.map(|ending| ending.deadline));
         let tasks = self.tasks.values().filter_map(|task| task.deadline);
+        let restores = self.restores.values().map(|restoring| restoring.deadline);
         launches
             .chain(endings)
             .chain(tasks)
+            .chain(restores)
             .chain(self.paused.values().copied())
             .min()
     }
@@ -167,6 +178,14 @@ impl State {
             .collect();
         for id in ended {
             self.announce_end(id);
+        }
+        let waking = self.restores.iter();
+        let overdue: Vec<VeId> = waking
+            .filter(|(_, restoring)| restoring.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in overdue {
+            self.give_up_restore(id);
         }
         let stuck: Vec<u64> = self
             .tasks

@@ -1,0 +1,363 @@
+//! VEs that are put on disk and woken.
+//!
+//! Needs CRIU (`make dependencies`); says so and passes without. The second half needs the unpacked
+//! tree of a distribution with systemd, nginx and redis, named by `VESSEL_TEST_SERVERS`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::tests_outside_test_module,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cgroup::{Entry, Layout, NodeGroup, VeGroup};
+use checkpoint::resume::{self, ResumeRequest, resume};
+use checkpoint::suspend::{Settled, SuspendRequest, settle, suspend};
+use checkpoint::{Criu, ResumeError, SuspendError};
+use common::{Node, busybox_tree};
+use runtime::protocol::Launched;
+use runtime::{CgroupEntry, ExecSpec, ExecStreams, InitKind, LaunchSpec};
+use ve::{Exit, VeId};
+
+/// A node that can put its VE on disk.
+struct Bedroom {
+    node: Node,
+    group: NodeGroup,
+    own: VeGroup,
+    spec: LaunchSpec,
+    criu: Criu,
+    folder: PathBuf,
+}
+
+impl Bedroom {
+    fn new(first: u32, tree: &Path, kind: InitKind) -> Option<Self> {
+        let node = Node::start()?;
+        let programs = Path::new(env!("CARGO_BIN_EXE_vessel-launcher"))
+            .parent()
+            .unwrap();
+        let criu = match Criu::find(programs, &node.root().join("run")) {
+            Ok(criu) => criu,
+            Err(error) => {
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        let group = NodeGroup::open(&Layout::detect().unwrap(), VeId::new(first).unwrap(), None);
+        let group = group.unwrap();
+        let mut spec = node.spec(first + 1, tree);
+        spec.kind = kind;
+        spec.facts.hostname = Some("guest".to_owned());
+        let own = group.create(spec.id).unwrap();
+        let folder = node.root().join(format!("checkpoints/{}", spec.id));
+        Some(Self {
+            node,
+            group,
+            own,
+            spec,
+            criu,
+            folder,
+        })
+    }
+
+    fn launch(&self) -> Launched {
+        let entry = self.own.entry().unwrap();
+        self.node
+            .client
+            .launch(&self.spec, &groups(&entry))
+            .unwrap()
+    }
+
+    fn request(&self, init: Launched) -> SuspendRequest<'_> {
+        SuspendRequest {
+            id: self.spec.id,
+            init,
+            group: &self.own,
+            linked: false,
+            folder: &self.folder,
+            criu: &self.criu,
+        }
+    }
+
+    /// Puts the VE on disk and clears up after it as after any end.
+    fn sleep(&self, init: Launched) {
+        let suspended = suspend(&self.request(init)).unwrap();
+        println!("on disk: {suspended:?}");
+        assert_eq!(self.node.wait_exit(self.spec.id), Exit::Signal(9));
+        self.group.remove(self.spec.id).unwrap();
+        assert!(!Path::new(&format!("/proc/{}", init.pid)).exists());
+    }
+
+    fn wake(&self) -> Result<Launched, ResumeError> {
+        self.group.create(self.spec.id).unwrap();
+        let begun = Instant::now();
+        let woken = resume(&ResumeRequest {
+            launch: self.spec.clone(),
+            group: &self.own,
+            folder: &self.folder,
+            criu: &self.criu,
+            launcher: &self.node.client,
+        });
+        println!("woken in {:?}", begun.elapsed());
+        if woken.is_err() {
+            let log = fs::read_to_string(self.folder.join("restore.log"));
+            println!("{}", log.unwrap_or_default());
+        }
+        woken
+    }
+
+    fn end(self) {
+        self.node.client.kill(self.spec.id).unwrap();
+        self.node.wait_exit(self.spec.id);
+        self.group.remove(self.spec.id).unwrap();
+        self.group.close_and_remove().unwrap();
+    }
+}
+
+fn groups(entry: &Entry) -> CgroupEntry<'_> {
+    CgroupEntry {
+        v1_tasks: entry.v1_tasks.iter().map(|file| file.as_fd()).collect(),
+        v2: entry.v2_directory.as_ref().map(|file| file.as_fd()),
+    }
+}
+
+/// Counts into a file that it keeps open and another that it has deleted.
+const COUNTING: &str = "::sysinit:/bin/echo booted\n::respawn:/bin/count\n";
+const COUNT: &str = "#!/bin/sh\nexec 3>>/count 4>/gone; rm /gone; i=0\n\
+                     while :; do i=$((i+1)); echo $i >&3; echo $i >&4; sleep 0.05; done\n";
+
+const KILL_COUNT: &str = "for p in /proc/[0-9]*; do \
+     if [ \"$(cat $p/comm)\" = count ]; then kill ${p#/proc/}; fi; done; cat /proc/1/comm";
+
+fn counting_tree(folder: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tree = busybox_tree(folder, COUNTING)?;
+    fs::write(tree.join("bin/count"), COUNT).unwrap();
+    fs::set_permissions(tree.join("bin/count"), fs::Permissions::from_mode(0o755)).unwrap();
+    Some(tree)
+}
+
+fn count(bedroom: &Bedroom) -> u32 {
+    let text = fs::read_to_string(bedroom.spec.root.private.join("upper/count"));
+    text.unwrap_or_default()
+        .lines()
+        .last()
+        .and_then(|l| l.parse().ok())
+        .unwrap_or(0)
+}
+
+fn wait_count(bedroom: &Bedroom, least: u32) -> u32 {
+    let until = Instant::now() + common::PATIENCE;
+    while Instant::now() < until {
+        let found = count(bedroom);
+        if found >= least {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the VE does not count on from {}", count(bedroom));
+}
+
+#[test]
+fn processes_go_on_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(tree) = counting_tree(folder.path()) else {
+        return;
+    };
+    let Some(mut bedroom) = Bedroom::new(40_300, &tree, InitKind::Other) else {
+        return;
+    };
+    let mut init = bedroom.launch();
+    wait_count(&bedroom, 3);
+    // Twice: what was woken must be such that it can sleep again.
+    for _ in 0..2 {
+        bedroom.sleep(init);
+        let slept = count(&bedroom);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(count(&bedroom), slept, "it went on while on disk");
+        bedroom.node.reconnect();
+        init = bedroom.wake().unwrap();
+        let before = wait_count(&bedroom, slept + 2);
+        assert!(before < slept + 1_000);
+        assert_eq!(bedroom.node.client.list().unwrap()[0].init, init);
+    }
+    // Process 1 answers: it makes the counter anew, which begins at 1.
+    let (code, said) = bedroom.node.shell(bedroom.spec.id, KILL_COUNT);
+    assert_eq!((code, said.as_str()), (0, "init\n"));
+    let until = Instant::now() + common::PATIENCE;
+    while count(&bedroom) > 20 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(count(&bedroom) <= 20);
+    let (_, owner) = bedroom
+        .node
+        .shell(bedroom.spec.id, "cat /proc/self/uid_map");
+    assert!(
+        owner.contains(&bedroom.spec.id.uid_base().get().to_string()),
+        "{owner}"
+    );
+    resume::discard(&bedroom.folder).unwrap();
+    assert!(!bedroom.folder.exists());
+    bedroom.end();
+}
+
+#[test]
+fn a_failed_dump_leaves_the_ve_running() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(tree) = counting_tree(folder.path()) else {
+        return;
+    };
+    let Some(mut bedroom) = Bedroom::new(40_310, &tree, InitKind::Other) else {
+        return;
+    };
+    let init = bedroom.launch();
+    wait_count(&bedroom, 3);
+
+    // A CRIU that fails, one that is not there, and one that the kernel kills.
+    let real = bedroom.criu.clone();
+    for (program, words) in [
+        ("/bin/false", "no reason"),
+        ("/nonexistent/criu", "run CRIU"),
+    ] {
+        bedroom.criu.program.command = vec![program.to_owned()];
+        let error = suspend(&bedroom.request(init)).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(!bedroom.own.is_frozen().unwrap());
+        wait_count(&bedroom, count(&bedroom) + 2);
+        assert!(!bedroom.folder.exists());
+        assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Awake);
+    }
+    bedroom.criu = real;
+
+    // Somebody is in it.
+    let null = fs::File::open("/dev/null").unwrap();
+    let streams = ExecStreams {
+        input: null.as_fd(),
+        output: null.as_fd(),
+        error: null.as_fd(),
+    };
+    let spec = ExecSpec {
+        command: vec!["sleep".to_owned(), "1000".to_owned()],
+        user: "root".to_owned(),
+        environment: Vec::new(),
+        directory: None,
+        login: false,
+        terminal: None,
+    };
+    let entry = bedroom.own.exec_entry().unwrap();
+    let id = bedroom.spec.id;
+    let task = bedroom
+        .node
+        .client
+        .exec(id, &spec, Some(streams), &groups(&entry))
+        .unwrap();
+    let error = suspend(&bedroom.request(init)).unwrap_err();
+    assert!(matches!(error, SuspendError::Stray { .. }), "{error}");
+    assert!(error.to_string().contains("`sleep`"), "{error}");
+    task.signal(9).unwrap();
+    task.wait().unwrap();
+
+    // And after all that it can still be put on disk. Damaged images wake nobody, and stay.
+    bedroom.sleep(init);
+    let core = bedroom.folder.join("core-1.img");
+    let good = fs::read(&core).unwrap();
+    fs::write(&core, b"damaged").unwrap();
+    let error = bedroom.wake().unwrap_err();
+    assert!(matches!(error, ResumeError::Criu { .. }), "{error}");
+    println!("damaged: {error}");
+    assert!(bedroom.own.processes().unwrap().is_empty());
+    fs::write(&core, good).unwrap();
+    bedroom.wake().unwrap();
+    wait_count(&bedroom, count(&bedroom) + 2);
+    bedroom.end();
+}
+
+/// A daemon died in the middle: what it began is completed or taken back.
+#[test]
+fn a_dump_whose_daemon_died_is_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(tree) = counting_tree(folder.path()) else {
+        return;
+    };
+    let Some(bedroom) = Bedroom::new(40_320, &tree, InitKind::Other) else {
+        return;
+    };
+    let init = bedroom.launch();
+    wait_count(&bedroom, 3);
+    let unfinished = bedroom
+        .folder
+        .with_file_name(format!("{}.new", bedroom.spec.id));
+
+    // Before CRIU began: frozen, a folder without images.
+    fs::create_dir_all(&unfinished).unwrap();
+    bedroom.own.freeze(Duration::from_secs(5)).unwrap();
+    assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Awake);
+    assert!(!bedroom.own.is_frozen().unwrap() && !unfinished.exists());
+    wait_count(&bedroom, count(&bedroom) + 2);
+
+    // After CRIU ended, before the folder was made the checkpoint.
+    bedroom.sleep(init);
+    fs::rename(&bedroom.folder, &unfinished).unwrap();
+    bedroom.group.create(bedroom.spec.id).unwrap();
+    assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Asleep);
+    assert!(bedroom.folder.exists() && !unfinished.exists());
+    assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Asleep);
+    bedroom.wake().unwrap();
+    wait_count(&bedroom, count(&bedroom) + 2);
+    bedroom.end();
+}
+
+#[test]
+fn a_distribution_with_servers_goes_on() {
+    let Some(tree) = std::env::var_os("VESSEL_TEST_SERVERS").map(PathBuf::from) else {
+        println!("skipped: VESSEL_TEST_SERVERS names no unpacked distribution");
+        return;
+    };
+    let Some(mut bedroom) = Bedroom::new(40_330, &tree, InitKind::Systemd) else {
+        return;
+    };
+    bedroom.spec.facts.machine_id = Some("0123456789abcdef0123456789abcdef".to_owned());
+    let init = bedroom.launch();
+    let id = bedroom.spec.id;
+    bedroom.node.wait_ready(id);
+    let shell = |bedroom: &Bedroom, command: &str| {
+        let entry = bedroom.own.exec_entry().unwrap();
+        let (code, said) = bedroom.node.shell_in(id, command, &groups(&entry));
+        assert_eq!(code, 0, "{command}: {said}");
+        said
+    };
+    let before = shell(
+        &bedroom,
+        "systemctl is-system-running --wait; redis-cli set key kept; systemctl stop cron; \
+         systemctl show -p MainPID --value nginx redis-server dbus; ls -l /dev | wc -l; \
+         find /sys/fs/cgroup -type d | wc -l",
+    );
+    println!("{before}");
+    bedroom.sleep(init);
+    bedroom.node.reconnect();
+    bedroom.wake().unwrap();
+    let after = shell(
+        &bedroom,
+        "systemctl is-system-running; echo OK; \
+         systemctl show -p MainPID --value nginx redis-server dbus; ls -l /dev | wc -l; \
+         find /sys/fs/cgroup -type d | wc -l",
+    );
+    assert_eq!(after, before);
+    // A restore that says that it is well proves nothing: process 1 must do its work.
+    let said = shell(
+        &bedroom,
+        "redis-cli get key && systemctl restart nginx && systemctl start cron && \
+         systemctl is-active cron nginx && systemctl restart redis-server && sleep 0.3 && \
+         redis-cli get key && logger -t woken hello && sleep 0.3 && \
+         journalctl -t woken -o cat --no-pager && su -s /bin/sh -c id nobody && \
+         test -c /dev/null && test -L /dev/log && test $(stat -c %U /dev/console) = root",
+    );
+    println!("{said}");
+    assert!(said.starts_with("kept\nactive\nactive\n"), "{said}");
+    bedroom.end();
+}

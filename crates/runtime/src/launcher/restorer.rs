@@ -1,0 +1,178 @@
+//! The process that becomes CRIU to wake a VE.
+//!
+//! It has mounts and a network of its own: there it attaches the VE's root, `/dev` and console at
+//! places that CRIU is told, and there the VE's end of the link waits, which CRIU moves into the
+//! VE. Nothing of it stays when CRIU has ended.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use network::identity::INSIDE_NAME;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use super::report::{Report, await_go, hear, tell};
+use super::step::{Step, failure};
+use super::{child, confine};
+use crate::protocol::{Failure, FailureKind};
+use crate::restore::{CONSOLE_NAME, DEV_NAME, PLUGIN_VARIABLE, RESTORE_LOG, RestoreSpec};
+
+/// Where CRIU writes the number of the woken init, in the folder of the checkpoint.
+pub(super) const PID_FILE: &str = "init.pid";
+
+/// Where the VE's mounts are attached, in this process's own view only. The VE's root user must be
+/// able to get there, which is not so beneath a node's root directory.
+const STAGING: &str = "/mnt";
+
+/// Where what CRIU itself says goes, beside its log.
+const OUTPUT: &str = "restore.out";
+
+/// Runs as the restorer; returns only when it could not become CRIU.
+pub(super) fn run(spec: &RestoreSpec, channel: BorrowedFd<'_>) -> u8 {
+    let Err(failed) = become_criu(spec, channel);
+    let _ = tell(channel, &Report::Failed(failed), &[]);
+    1
+}
+
+/// Waits in the launcher until the restorer has become CRIU: the channel closes with it.
+///
+/// # Errors
+/// What the restorer could not do.
+pub(super) fn await_execution(channel: &OwnedFd) -> Result<(), Failure> {
+    match hear(channel) {
+        Ok(None) => Ok(()),
+        Ok(Some((Report::Failed(failed), _))) => Err(failed),
+        _ => Err(failure(
+            FailureKind::Node,
+            "the process for CRIU died underway",
+        )),
+    }
+}
+
+fn become_criu(
+    spec: &RestoreSpec,
+    channel: BorrowedFd<'_>,
+) -> Result<std::convert::Infallible, Failure> {
+    kernel::execute::close_all_but(&[channel]).step("close the launcher's descriptors")?;
+    let given = await_go(channel)?;
+    let [root, dev, console, terminal]: [OwnedFd; 4] = given.try_into().map_err(|_| {
+        failure(
+            FailureKind::Node,
+            "the launcher handed over the wrong number of mounts",
+        )
+    })?;
+    // CRIU tries out what the kernel can do with a connection to itself.
+    network::inside::loopback_only().step("bring CRIU's loopback up")?;
+    let places = Places::attach(&root, &dev, &console)?;
+    let null = open("/dev/null", OFlags::RDWR)?;
+    let output = open(
+        spec.images.join(OUTPUT),
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC,
+    )?;
+    confine::use_streams([null.as_fd(), output.as_fd(), output.as_fd()])?;
+    // Not closed on execution: it is what CRIU takes for the console.
+    let terminal = rustix::io::dup(&terminal).step("pass the console on")?;
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    kernel::signal::reset_all().step("reset signals")?;
+    let arguments = arguments(spec, &places, &terminal);
+    let program = arguments.first().cloned().unwrap_or_default();
+    let text = |text: String| CString::new(text).step("pass CRIU's arguments (a zero byte)");
+    let arguments: Result<Vec<CString>, Failure> = arguments.into_iter().map(text).collect();
+    let environment = [
+        text(format!("PATH={}", child::PATH))?,
+        text(format!(
+            "{PLUGIN_VARIABLE}={}",
+            spec.launch.id.uid_base().get()
+        ))?,
+    ];
+    let error = kernel::execute::execute(&text(program.clone())?, &arguments?, &environment);
+    Err(error).step(format_args!("execute {program}"))
+}
+
+/// Where the VE's mounts lie for CRIU.
+struct Places {
+    root: String,
+    dev: String,
+    console: String,
+}
+
+impl Places {
+    /// Attaches the mounts at a file system of this process's own.
+    fn attach(root: &OwnedFd, dev: &OwnedFd, console: &OwnedFd) -> Result<Self, Failure> {
+        kernel::mount::make_all_private().step("cut off CRIU's mounts from the node's")?;
+        let stage = stage().step("make a place for the VE's mounts")?;
+        let staging = Path::new(STAGING);
+        attach(&stage, staging)?;
+        let place = |name: &str| staging.join(name);
+        for name in ["root", "dev"] {
+            rustix::fs::mkdir(place(name), Mode::from_raw_mode(0o755))
+                .step("make a place for the VE's mounts")?;
+        }
+        drop(open(place("console"), OFlags::WRONLY | OFlags::CREATE)?);
+        attach(root, &place("root"))?;
+        attach(dev, &place("dev"))?;
+        attach(console, &place("console"))?;
+        let text = |name: &str| place(name).to_string_lossy().into_owned();
+        Ok(Self {
+            root: text("root"),
+            dev: text("dev"),
+            console: text("console"),
+        })
+    }
+}
+
+fn stage() -> Result<OwnedFd, rustix::io::Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "vessel-restore")?;
+    fsconfig_set_string(&context, "mode", "755")?;
+    fsconfig_create(&context)?;
+    fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+}
+
+fn attach(mount: impl AsFd, place: &Path) -> Result<(), Failure> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", CWD, place, flags).step(format_args!("attach {}", place.display()))
+}
+
+fn open(path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Failure> {
+    let path = path.as_ref();
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+        .step(format_args!("open {}", path.display()))
+}
+
+fn arguments(spec: &RestoreSpec, places: &Places, terminal: &OwnedFd) -> Vec<String> {
+    let mut arguments = spec.criu.command.clone();
+    let mut add = |parts: &[&str]| arguments.extend(parts.iter().map(|part| (*part).to_owned()));
+    add(&["restore", "--restore-detached", "--pidfile", PID_FILE]);
+    add(&["--images-dir", &spec.images.to_string_lossy()]);
+    add(&["--log-file", RESTORE_LOG, "-v1"]);
+    add(&["--root", &places.root]);
+    add(&["--external", &format!("mnt[{DEV_NAME}]:{}", places.dev)]);
+    add(&[
+        "--external",
+        &format!("mnt[{CONSOLE_NAME}]:{}", places.console),
+    ]);
+    let terminal = terminal.as_raw_fd();
+    add(&["--inherit-fd", &format!("fd[{terminal}]:{}", spec.console)]);
+    if spec.launch.network.is_some() {
+        // Both ends of the move have the same name; CRIU takes it out of its own network.
+        add(&[
+            "--external",
+            &format!("netdev[{INSIDE_NAME}]:{INSIDE_NAME}"),
+        ]);
+    }
+    add(crate::restore::COMMON_OPTIONS);
+    if let Some(plugins) = &spec.criu.plugins {
+        add(&["--libdir", &plugins.to_string_lossy()]);
+    }
+    arguments
+}
