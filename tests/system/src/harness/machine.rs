@@ -17,8 +17,6 @@ pub(crate) const IDS_PER_PLACE: u32 = 300;
 const PLACES: u32 = 200;
 /// First id of the first place.
 const FIRST_ID: u32 = 1_000;
-/// User ids of a VE, as the documentation promises them.
-const UIDS_PER_VE: u32 = 65_536;
 
 /// One of the places for a test node on this machine. Its network namespace is the lock on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,14 +104,14 @@ impl Place {
     /// Processes of the node's programs and of its VEs.
     fn processes(self) -> Vec<Pid> {
         let root = self.folder().join("node").display().to_string();
-        let uids = self.first_id() * UIDS_PER_VE..(self.first_id() + IDS_PER_PLACE) * UIDS_PER_VE;
+        let group = format!("/vessel-{}/", self.first_id());
         all_processes()
             .into_iter()
             .filter(|pid| {
                 let folder = format!("/proc/{}", pid.as_raw_nonzero());
                 let line = fs::read(format!("{folder}/cmdline")).unwrap_or_default();
-                let is_program = String::from_utf8_lossy(&line).contains(&root);
-                is_program || uid_of(&folder).is_some_and(|uid| uids.contains(&uid))
+                let groups = fs::read_to_string(format!("{folder}/cgroup")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains(&root) || groups.contains(&group)
             })
             .collect()
     }
@@ -185,12 +183,6 @@ pub(crate) fn all_processes() -> Vec<Pid> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers.filter_map(Pid::from_raw).collect()
-}
-
-fn uid_of(folder: &str) -> Option<u32> {
-    let status = fs::read_to_string(format!("{folder}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Loop devices whose file's path contains a text.
