@@ -3,7 +3,7 @@
 //! - `state`, `poller`: the loop; `requests`: what the daemon asks; `watching`: what happens by
 //!   itself.
 //! - `launch`: a launch as seen by the launcher; `child`, `inside`, `facts`: as seen by the VE's
-//!   first process; `root`, `dev`: what is handed from the one to the other.
+//!   first process; `root`, `image`, `dev`: what is handed from the one to the other.
 //! - `exec`, `command`, `files`: work in a VE; `confine`, `identity`: the walls around it.
 //! - `restore`: waking a VE from disk, as seen by the launcher; `restorer`: by what becomes CRIU.
 //! - `report`, `step`: how the launcher's processes tell it what happened.
@@ -33,6 +33,7 @@ mod exec;
 mod facts;
 mod files;
 mod identity;
+mod image;
 mod inside;
 mod launch;
 mod poller;
@@ -47,7 +48,7 @@ mod ves;
 mod watching;
 
 /// How long a new launcher may take until it listens.
-const SPAWN_TIMEOUT: Duration = Duration::from_secs(5);
+const SPAWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a killed launcher's lock is waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);

@@ -56,7 +56,7 @@ pub(super) struct Restoring {
     connection: u64,
     number: u64,
     console: ConsoleState,
-    image: Option<Rc<OwnedFd>>,
+    image: Option<Rc<super::image::Image>>,
     root_watch: Option<i32>,
     pub(super) deadline: Instant,
 }

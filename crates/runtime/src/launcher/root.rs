@@ -11,23 +11,22 @@
 //! the pool. The erofs mount of an image is made once and kept while a VE uses it: its inodes and
 //! pages are then in memory once for all VEs of a template.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    move_mount, open_tree, unmount,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    unmount,
 };
 use ve::UidBase;
 
 use super::identity::as_ve_root;
+use super::image::{self, Image, Images};
 use super::step::{Step, failure};
 use crate::protocol::{Failure, FailureKind};
 use crate::spec::{Lower, RootSpec};
@@ -60,16 +59,16 @@ pub(super) struct Root {
     /// The detached mount.
     pub(super) mount: OwnedFd,
     /// Keeps the shared image in memory for the next VE.
-    pub(super) image: Option<Rc<OwnedFd>>,
+    pub(super) image: Option<Rc<Image>>,
 }
 
-/// Builds roots; remembers which images are mounted.
+/// Builds roots.
 #[derive(Debug)]
 pub(super) struct RootBuilder {
     kernel: KernelAge,
     /// Where layers are attached for a moment on kernels that want it.
     folder: PathBuf,
-    images: HashMap<ImageKey, Weak<OwnedFd>>,
+    images: Images,
 }
 
 /// What the running kernel's overlayfs can do. What an older one wants works on newer ones too, so
@@ -84,14 +83,6 @@ enum KernelAge {
     Before615,
 }
 
-/// An image file for good: a file that replaced it is another one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ImageKey {
-    device: u64,
-    inode: u64,
-    changed: (i64, i64),
-}
-
 impl RootBuilder {
     /// `folder` is one that only the launcher uses.
     pub(super) fn new(folder: PathBuf) -> Self {
@@ -99,10 +90,13 @@ impl RootBuilder {
             .release()
             .to_string_lossy()
             .into_owned();
+        let kernel = KernelAge::of(&release);
+        let attach = (kernel == KernelAge::Before615).then(|| folder.clone());
+        image::sweep(&folder);
         Self {
-            kernel: KernelAge::of(&release),
+            kernel,
             folder,
-            images: HashMap::new(),
+            images: Images::new(attach),
         }
     }
 
@@ -130,10 +124,10 @@ impl RootBuilder {
         match &spec.lower {
             Lower::Directory(path) => layers.lower = Some(layer(path, users)?),
             Lower::Composefs { image, objects } => {
-                let (shown, shared) = self.image(image, users)?;
+                let (shown, shared) = self.images.show(image, users)?;
                 layers.lower = Some(shown);
                 layers.data = Some(layer(objects, users)?);
-                kept = shared;
+                kept = Some(shared);
             }
         }
         let mount = self.overlay(&layers, base, &spec.private)?;
@@ -174,40 +168,6 @@ impl RootBuilder {
                 private.display()
             ),
         ))
-    }
-
-    /// Shows an image through a user namespace; mounts it if no VE uses it yet.
-    fn image(
-        &mut self,
-        path: &PathBuf,
-        users: BorrowedFd<'_>,
-    ) -> Result<(OwnedFd, Option<Rc<OwnedFd>>), Failure> {
-        let metadata = std::fs::metadata(path)
-            .step(format_args!("find the template's image {}", path.display()))?;
-        let key = ImageKey {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        };
-        self.images.retain(|_, mount| mount.strong_count() > 0);
-        let held = self.images.get(&key).and_then(Weak::upgrade);
-        let (mount, new) = match held {
-            Some(mount) => (mount, false),
-            None => (Rc::new(mount_image(path)?), true),
-        };
-        if let Ok(shown) = clone_of(&mount) {
-            map(&shown, users, path)?;
-            self.images.insert(key, Rc::downgrade(&mount));
-            return Ok((shown, Some(mount)));
-        }
-        // Kernels before 6.15 clone attached mounts only: this VE has the image for itself.
-        let own = if new { Rc::into_inner(mount) } else { None };
-        let own = match own {
-            Some(own) => own,
-            None => mount_image(path)?,
-        };
-        map(&own, users, path)?;
-        Ok((own, None))
     }
 }
 
@@ -278,14 +238,16 @@ fn layer(path: &Path, users: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     Ok(clone)
 }
 
-fn map(mount: &OwnedFd, users: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
+/// Shows the files of a detached mount with the VE's owners.
+pub(super) fn map(mount: &OwnedFd, users: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
     kernel::mount::map_ids(mount, users).step(format_args!(
         "map the owners of {} for the VE",
         path.display()
     ))
 }
 
-fn clone_of(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// A mount's detached clone.
+pub(super) fn clone_of(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -298,25 +260,6 @@ fn inside(private: &OwnedFd, path: &Path, name: &str) -> Result<OwnedFd, Failure
         .step(format_args!("open {}", path.join(name).display()))
 }
 
-fn mount_image(path: &Path) -> Result<OwnedFd, Failure> {
-    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).step("use erofs")?;
-    let made = fsconfig_set_string(&context, "source", path)
-        .and_then(|()| fsconfig_set_flag(&context, "ro"))
-        .and_then(|()| fsconfig_create(&context))
-        .and_then(|()| {
-            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        });
-    made.map_err(|errno| {
-        let words = kernel_words(&context);
-        let path = path.display();
-        failure(
-            FailureKind::Node,
-            format!("cannot mount the image {path}: {errno} {words}"),
-        )
-    })
-}
-
 /// Mounts the overlay; on failure also what the kernel said about it.
 fn mount_overlay(
     layers: &Layers,
@@ -327,7 +270,7 @@ fn mount_overlay(
         fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| (errno, String::new()))?;
     let outcome = configure_overlay(&context, layers, base, options);
     outcome.map_err(|errno| {
-        let words = kernel_words(&context);
+        let words = kernel_words(context.as_fd());
         // "upperdir is in-use" is EBUSY for a strict `index`.
         (errno, words)
     })
@@ -360,10 +303,11 @@ fn configure_overlay(
     )
 }
 
-/// Names a layer by descriptor, or before kernel 6.13 by the path that leads to it.
+/// Names a layer by descriptor, or before kernel 6.13 by the path that leads to it (those kernels
+/// take no descriptor here, and none at all that was opened as a path).
 fn set_layer(context: &OwnedFd, key: &str, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     match fsconfig_set_fd(context, key, descriptor) {
-        Err(Errno::INVAL) => {
+        Err(Errno::INVAL | Errno::BADF) => {
             let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
             fsconfig_set_string(context, key, path.as_str())
         }
@@ -372,7 +316,7 @@ fn set_layer(context: &OwnedFd, key: &str, descriptor: BorrowedFd<'_>) -> Result
 }
 
 /// What the kernel wrote about a mount that it refused (each line begins with its level).
-pub(super) fn kernel_words(context: &OwnedFd) -> String {
+pub(super) fn kernel_words(context: BorrowedFd<'_>) -> String {
     let mut words = Vec::new();
     let mut line = [0; 512];
     // A handful of lines at most: the kernel's buffer holds eight.

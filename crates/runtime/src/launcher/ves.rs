@@ -7,6 +7,7 @@ use std::time::Instant;
 use ve::{Exit, VeId};
 
 use super::console::ConsoleState;
+use super::image::Image;
 use crate::protocol::{Failure, Launched, VeState, VeStatus};
 use crate::spec::InitKind;
 
@@ -28,7 +29,7 @@ pub(super) struct Ve {
     pub(super) notify: Option<NotifySocket>,
     pub(super) console: Option<ConsoleState>,
     /// Keeps the template's image mounted for other VEs of it.
-    pub(super) image: Option<Rc<OwnedFd>>,
+    pub(super) image: Option<Rc<Image>>,
     /// The inotify watch on the root, which tells when the kernel freed it.
     pub(super) root_watch: Option<i32>,
     /// Its end, while the root is not free yet.
