@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{criu, process};
 
 /// What a package is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,15 @@ const fn package(name: &'static str, need: Need, reason: &'static str) -> Packag
 
 /// Installs what is missing for these needs. Running it again does nothing.
 pub(crate) fn install(needs: &[Need]) -> Result<()> {
+    install_packages(needs)?;
+    if needs.contains(&Need::Node) {
+        criu::install()
+    } else {
+        Ok(())
+    }
+}
+
+fn install_packages(needs: &[Need]) -> Result<()> {
     let wanted = PACKAGES
         .iter()
         .filter(|package| needs.contains(&package.need));

@@ -11,6 +11,7 @@
 
 mod check;
 mod completion;
+mod criu;
 mod dependencies;
 mod down;
 mod layers;

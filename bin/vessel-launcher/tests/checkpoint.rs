@@ -1,6 +1,6 @@
 //! VEs that are put on disk and woken.
 //!
-//! Needs CRIU (`make dependencies`); says so and passes without. The second half needs the unpacked
+//! Needs CRIU (`cargo xtask dependencies`); says so and passes without. The second half needs the unpacked
 //! tree of a distribution with systemd, nginx and redis, named by `VESSEL_TEST_SERVERS`.
 #![allow(
     clippy::unwrap_used,

@@ -39,7 +39,7 @@ pub enum CriuError {
     /// None is installed.
     #[error(
         "CRIU is not installed: install the package `criu` in version 4.2 or later, or let \
-             `make dependencies` fetch it to {OWN}"
+             `cargo xtask dependencies` fetch it to {OWN}"
     )]
     Missing,
     /// It does not start.
@@ -60,7 +60,7 @@ pub enum CriuError {
     /// It is too old for this kernel.
     #[error(
         "CRIU {version} at {program} is too old for this kernel: {wanted} or later is needed; \
-             `make dependencies` fetches it to {OWN}"
+             `cargo xtask dependencies` fetches it to {OWN}"
     )]
     TooOld {
         /// Its path.

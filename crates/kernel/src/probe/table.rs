@@ -256,8 +256,8 @@ pub static TABLE: [Description; 35] = [
         FeatureName::Criu,
         "criu",
         "VEs can be neither suspended nor moved live",
-        "apt install criu (4.2 or newer for Linux 6.16 and newer)",
-        || trials::program("criu"),
+        "`cargo xtask dependencies` fetches it; or apt install criu (4.2 or newer for Linux 6.16 and newer)",
+        trials::criu,
     ),
     optional(
         FeatureName::ProcessNumbers,

@@ -242,6 +242,15 @@ pub(super) fn checkpoint_restore() -> Finding {
     }
 }
 
+/// CRIU: the host's own, or the one that our set-up fetched.
+pub(super) fn criu() -> Finding {
+    let fetched = std::path::Path::new("/usr/lib/vessel/criu/usr/sbin/criu");
+    if fetched.is_file() {
+        return Finding::present(fetched.display().to_string());
+    }
+    program("criu")
+}
+
 /// Finds a program as a shell would, and where Debian keeps those of root.
 pub(super) fn program(name: &str) -> Finding {
     let path = std::env::var_os("PATH").unwrap_or_default();
