@@ -6,6 +6,7 @@ pub(crate) mod needs;
 pub(crate) mod node;
 pub(crate) mod run;
 pub(crate) mod tree;
+mod uplink;
 
 pub(crate) use command::Output;
 pub(crate) use needs::{Fixture, Need};

@@ -57,6 +57,13 @@ impl Place {
         format!("/run/netns/{}", self.name())
     }
 
+    /// Runs a program of this machine in the network namespace.
+    pub(crate) fn run_inside(self, words: &[&str]) -> Result<command::Output> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.network_namespace()));
+        command::run(command.arg("--").args(words))
+    }
+
     /// The first id of the node's VEs.
     pub(crate) fn first_id(self) -> u32 {
         FIRST_ID + self.0 * IDS_PER_PLACE

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::machine::{self, Place};
+use crate::harness::uplink::Uplink;
 use crate::harness::{Output, command, until};
 
 /// How long a daemon may take to answer, or to end, on a busy machine.
@@ -25,13 +26,9 @@ pub(crate) struct Node {
     daemon: Option<Child>,
     /// What the network namespace held before the node.
     network_before: String,
-    /// What this machine's forwarding was before a node needed it on.
-    forwarding_before: Option<String>,
+    uplink: Option<Uplink>,
     kept: bool,
 }
-
-/// The switch of IPv4 forwarding, in the namespace of whoever writes it.
-const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 impl Node {
     /// Takes a place and starts a daemon on an empty root there.
@@ -44,7 +41,7 @@ impl Node {
     /// The same, with a way to the machine's own network for downloading packages.
     pub(crate) fn with_uplink() -> Result<Self> {
         let mut node = Self::placed()?;
-        node.connect_uplink()?;
+        node.uplink = Some(Uplink::connect(node.place)?);
         node.network_before = node.network()?;
         node.start_daemon()?;
         Ok(node)
@@ -56,7 +53,7 @@ impl Node {
             place,
             daemon: None,
             network_before: String::new(),
-            forwarding_before: None,
+            uplink: None,
             kept: false,
         };
         node.inside(&["ip", "link", "set", "lo", "up"])?.success()?;
@@ -216,12 +213,7 @@ impl Node {
 
     /// Runs a program of this machine in the node's network namespace.
     pub(crate) fn inside(&self, words: &[&str]) -> Result<Output> {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.place.network_namespace()))
-            .arg("--")
-            .args(words);
-        command::run(&mut command)
+        self.place.run_inside(words)
     }
 
     /// Whether an address answers to a ping from the node.
@@ -438,41 +430,6 @@ impl Node {
             self.place.name()
         )
     }
-
-    /// Connects the namespace to the machine's network. Only what the node translates to the
-    /// uplink's own address gets through; the table and the link go with the place.
-    fn connect_uplink(&mut self) -> Result<()> {
-        let (name, number) = (self.place.name(), self.place.number());
-        let outer = format!("vt{number}");
-        let (gateway, own) = (format!("172.29.{number}.1"), format!("172.29.{number}.2"));
-        let namespace = ["netns", &name];
-        let ip = |words: &[&str]| machine::ip(words)?.success();
-        let peer = ["peer", "name", "up0", namespace[0], namespace[1]];
-        ip(&[&["link", "add", &outer, "type", "veth"][..], &peer].concat())?;
-        ip(&["address", "add", &format!("{gateway}/30"), "dev", &outer])?;
-        ip(&["link", "set", &outer, "up"])?;
-        self.inside(&["ip", "address", "add", &format!("{own}/30"), "dev", "up0"])?
-            .success()?;
-        // An address of its own choice would come and go while the test compares what is there.
-        let quiet = "echo 1 > /proc/sys/net/ipv6/conf/up0/disable_ipv6";
-        self.inside(&["sh", "-c", quiet])?.success()?;
-        self.inside(&["ip", "link", "set", "up0", "up"])?
-            .success()?;
-        self.inside(&["ip", "route", "add", "default", "via", &gateway])?
-            .success()?;
-        let rules = format!(
-            "add table ip {name}
-             add chain ip {name} out {{ type nat hook postrouting priority srcnat; }}
-             add rule ip {name} out ip saddr {own} masquerade
-             add chain ip {name} through {{ type filter hook forward priority filter; }}
-             add rule ip {name} through iifname {outer} ip saddr != {own} drop"
-        );
-        command::run_with_input(Command::new("nft").args(["-f", "-"]), rules.as_bytes())?
-            .success()?;
-        self.forwarding_before =
-            Some(fs::read_to_string(FORWARDING).context("cannot read forwarding")?);
-        fs::write(FORWARDING, "1").with_context(|| format!("cannot write {FORWARDING}"))
-    }
 }
 
 impl Drop for Node {
@@ -485,9 +442,7 @@ impl Drop for Node {
             let _ = daemon.wait();
         }
         self.place.sweep();
-        if let Some(value) = &self.forwarding_before {
-            let _ = fs::write(FORWARDING, value);
-        }
+        drop(self.uplink.take());
     }
 }
 
