@@ -304,7 +304,6 @@ const REFUSED: &[(&str, &str)] = &[
         "date -s 2000-01-01 2>&1 | grep -q permitted && false",
         "the clock",
     ),
-    ("echo b >/proc/sysrq-trigger", "sysrq"),
     (
         "umount /proc/sysrq-trigger; echo b >/proc/sysrq-trigger",
         "sysrq uncovered",
