@@ -19,6 +19,6 @@ mod stored;
 mod ves;
 
 pub use operations::{Event, NewOperation, Operation, OperationId, OperationState, Outcome};
-pub use record::{FirstBoot, Run, VeRecord};
+pub use record::{FirstBoot, Run, Stage, VeRecord};
 pub use schema::{OpenError, Registry, RegistryError};
 pub use ves::CreateConflict;

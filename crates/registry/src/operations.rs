@@ -137,7 +137,8 @@ impl Registry {
         Ok(id)
     }
 
-    /// Ends an operation and records what it left, both or neither, with an event.
+    /// Ends an operation and records what it left, both or neither, with an event. An operation
+    /// never ends before it began, also when the clock was set back meanwhile.
     ///
     /// # Errors
     /// Names an address that another VE has; nothing is changed then.
@@ -151,14 +152,11 @@ impl Registry {
     ) -> Result<i64, CreateConflict> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        match outcome {
-            Outcome::Unchanged => {}
-            Outcome::Record(record) => ves::update(&transaction, record)?,
-            Outcome::Forget(ve) => ves::forget(&transaction, ve)?,
-        }
+        leave(&transaction, outcome)?;
         let (code, message) = failure.unzip();
         transaction.execute(
-            "UPDATE operations SET state = ?2, message = ?3, error_code = ?4, ended = ?5 WHERE id = ?1",
+            "UPDATE operations SET state = ?2, message = ?3, error_code = ?4,
+             ended = max(created, ?5) WHERE id = ?1",
             params![id, state.as_str(), message, code, stamp(event.at)],
         )?;
         transaction.execute(
@@ -170,13 +168,14 @@ impl Registry {
         Ok(event)
     }
 
-    /// Writes an event that belongs to no operation.
+    /// Records what happened outside of any operation, with its event, both or neither.
     ///
     /// # Errors
-    /// When the database cannot be written.
-    pub fn event_insert(&self, event: &Event) -> Result<i64, RegistryError> {
+    /// Names an address that another VE has; nothing is changed then.
+    pub fn record(&self, outcome: Outcome<'_>, event: &Event) -> Result<i64, CreateConflict> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        leave(&transaction, outcome)?;
         let id = event_insert(&transaction, event)?;
         transaction.commit()?;
         Ok(id)
@@ -265,6 +264,14 @@ pub(crate) fn insert(
         ],
     )?;
     Ok(transaction.last_insert_rowid())
+}
+
+fn leave(transaction: &Transaction<'_>, outcome: Outcome<'_>) -> Result<(), CreateConflict> {
+    match outcome {
+        Outcome::Unchanged => Ok(()),
+        Outcome::Record(record) => ves::update(transaction, record),
+        Outcome::Forget(ve) => Ok(ves::forget(transaction, ve)?),
+    }
 }
 
 fn event_insert(transaction: &Transaction<'_>, event: &Event) -> Result<i64, rusqlite::Error> {

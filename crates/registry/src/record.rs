@@ -15,9 +15,44 @@ pub struct VeRecord {
     pub fault: Option<String>,
     /// What its next start has to write into it, if it never started.
     pub first_boot: Option<FirstBoot>,
-    /// Whether its creation is finished. An unfinished VE holds its name, number and addresses and
-    /// is shown to nobody.
-    pub created: bool,
+    /// How much of it there is.
+    pub stage: Stage,
+    /// Whether an operation left something behind that it could not clean up. It is tried again
+    /// before the next operation on the VE, and at the next start of the node.
+    pub unclean: bool,
+}
+
+/// How much of a VE there is.
+///
+/// ```text
+/// creating -> whole -> removing -> (no record)
+///     +----------------------------^
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is being made: it holds its number, name and addresses, and is shown to nobody. A node
+    /// that finds such a record at its start removes what there is of the VE.
+    Creating,
+    /// It is there.
+    Whole,
+    /// It is being removed. A node that finds such a record at its start carries on with that.
+    Removing,
+}
+
+impl Stage {
+    const ALL: [Self; 3] = [Self::Creating, Self::Whole, Self::Removing];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Whole => "whole",
+            Self::Removing => "removing",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.as_str() == word)
+    }
 }
 
 /// One life of an init. Process numbers are used again; with the start time and the boot that it

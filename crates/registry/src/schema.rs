@@ -6,11 +6,23 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// Version of the tables below. A database of a newer version is refused, not guessed at.
-const VERSION: i64 = 1;
+/// Version of the tables that [`FORMATS`] make. A database of a newer version is refused, not
+/// guessed at.
+const VERSION: usize = FORMATS.len();
 
 /// How long to wait for another process that holds the database (a person with `sqlite3`).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What leads from each version of the tables to the next, beginning with none. Only ever added to.
+const FORMATS: [&str; 2] = [TABLES, STAGES];
+
+/// A VE can be on its way out, and can have left something behind.
+const STAGES: &str = "
+ALTER TABLE ves ADD COLUMN stage TEXT NOT NULL DEFAULT 'whole';
+ALTER TABLE ves ADD COLUMN unclean INTEGER NOT NULL DEFAULT 0;
+UPDATE ves SET stage = 'creating' WHERE created = 0;
+ALTER TABLE ves DROP COLUMN created;
+";
 
 const TABLES: &str = "
 CREATE TABLE ves (
@@ -172,13 +184,18 @@ fn prepare(connection: &mut Connection) -> Result<(), Preparation> {
         return Err(Preparation::Damaged(finding));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > VERSION {
-        return Err(Preparation::Newer(version));
-    }
-    if version == 0 {
-        transaction.execute_batch(TABLES)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let Some(steps) = usize::try_from(found)
+        .ok()
+        .and_then(|found| FORMATS.get(found..))
+    else {
+        return Err(Preparation::Newer(found));
+    };
+    if !steps.is_empty() {
+        steps
+            .iter()
+            .try_for_each(|step| transaction.execute_batch(step))?;
+        transaction.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
     }
     transaction.commit()?;
     Ok(())

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params}
 use ve::{Name, Spec, State, VeId};
 
 use crate::operations::{self, NewOperation, OperationId};
-use crate::record::{FirstBoot, VeRecord};
+use crate::record::{FirstBoot, Stage, VeRecord};
 use crate::schema::{Registry, RegistryError};
 use crate::stored::{StoredFirstBoot, StoredRun, StoredSpec};
 
@@ -41,7 +41,7 @@ impl From<rusqlite::Error> for CreateConflict {
     }
 }
 
-const COLUMNS: &str = "id, spec, state, run, fault, first_boot, created";
+const COLUMNS: &str = "id, spec, state, run, fault, first_boot, stage, unclean";
 
 impl Registry {
     /// Reserves number, name and addresses of a new VE and journals the operation that makes it,
@@ -61,7 +61,7 @@ impl Registry {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(CreateConflict::from)?;
         let taken_ids = ids(&transaction).map_err(CreateConflict::from)?;
-        let taken_addresses = addresses(&transaction).map_err(CreateConflict::from)?;
+        let taken_addresses = addresses(&transaction, None).map_err(CreateConflict::from)?;
         let (spec, operation) = choose(&taken_ids, &taken_addresses)?;
         let operation = reserve(&transaction, &spec, first_boot, &operation, now)?;
         transaction.commit().map_err(CreateConflict::from)?;
@@ -108,16 +108,27 @@ impl Registry {
         rows.into_iter().map(RawRecord::read).collect()
     }
 
-    /// Holds addresses for a VE beside those of its record, until the record is next written.
+    /// Holds addresses for a VE beside those of its record, until the record is next written and is
+    /// not unclean: as long as the VE may still use them, nobody else gets them.
+    /// `choose` names them out of those that other VEs hold, within the transaction, so that two
+    /// VEs can never be given the same.
     ///
     /// # Errors
-    /// Names an address that another VE has, and holds none.
-    pub fn addresses_hold(&self, id: VeId, addresses: &[IpAddr]) -> Result<(), CreateConflict> {
+    /// Names an address that another VE has, and holds none; passes on what `choose` refuses.
+    pub fn addresses_hold<E: From<CreateConflict>>(
+        &self,
+        id: VeId,
+        choose: impl FnOnce(&BTreeSet<IpAddr>) -> Result<Vec<IpAddr>, E>,
+    ) -> Result<Vec<IpAddr>, E> {
         let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        hold_addresses(&transaction, id, addresses)?;
-        transaction.commit()?;
-        Ok(())
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(CreateConflict::from)?;
+        let taken = addresses(&transaction, Some(id)).map_err(CreateConflict::from)?;
+        let chosen = choose(&taken)?;
+        hold_addresses(&transaction, id, &chosen)?;
+        transaction.commit().map_err(CreateConflict::from)?;
+        Ok(chosen)
     }
 
     /// The addresses that are held for a VE.
@@ -167,13 +178,14 @@ fn reserve(
         });
     }
     transaction.execute(
-        "INSERT INTO ves (id, name, spec, state, first_boot, created) VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+        "INSERT INTO ves (id, name, spec, state, first_boot, stage) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             spec.id.get(),
             spec.name.as_str(),
             json(&StoredSpec::from(spec)),
             State::Stopped.as_str(),
             json(&StoredFirstBoot::from(first_boot)),
+            Stage::Creating.as_str(),
         ],
     )?;
     hold_addresses(transaction, spec.id, &spec.addresses)?;
@@ -191,11 +203,12 @@ pub(crate) fn update(
         run,
         fault,
         first_boot,
-        created,
+        stage,
+        unclean,
     } = record;
     transaction.execute(
-        "UPDATE ves SET spec = ?2, state = ?3, run = ?4, fault = ?5, first_boot = ?6, created = ?7
-         WHERE id = ?1",
+        "UPDATE ves SET spec = ?2, state = ?3, run = ?4, fault = ?5, first_boot = ?6, stage = ?7,
+         unclean = ?8 WHERE id = ?1",
         params![
             spec.id.get(),
             json(&StoredSpec::from(spec)),
@@ -205,10 +218,13 @@ pub(crate) fn update(
             first_boot
                 .as_ref()
                 .map(|first_boot| json(&StoredFirstBoot::from(first_boot))),
-            created,
+            stage.as_str(),
+            unclean,
         ],
     )?;
-    transaction.execute("DELETE FROM addresses WHERE ve = ?1", [spec.id.get()])?;
+    if !unclean {
+        transaction.execute("DELETE FROM addresses WHERE ve = ?1", [spec.id.get()])?;
+    }
     hold_addresses(transaction, spec.id, &spec.addresses)
 }
 
@@ -254,9 +270,14 @@ fn ids(transaction: &Transaction<'_>) -> Result<BTreeSet<VeId>, RegistryError> {
     numbers.map(|id| number(id?)).collect()
 }
 
-fn addresses(transaction: &Transaction<'_>) -> Result<BTreeSet<IpAddr>, RegistryError> {
-    let mut statement = transaction.prepare_cached("SELECT address FROM addresses")?;
-    let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
+/// The addresses that are taken, but for those of the VE `except`.
+fn addresses(
+    transaction: &Transaction<'_>,
+    except: Option<VeId>,
+) -> Result<BTreeSet<IpAddr>, RegistryError> {
+    let mut statement =
+        transaction.prepare_cached("SELECT address FROM addresses WHERE ve IS NOT ?1")?;
+    let texts = statement.query_map([except.map(VeId::get)], |row| row.get::<_, String>(0))?;
     texts.map(|text| read_address(&text?)).collect()
 }
 
@@ -288,7 +309,8 @@ struct RawRecord {
     run: Option<String>,
     fault: Option<String>,
     first_boot: Option<String>,
-    created: bool,
+    stage: String,
+    unclean: bool,
 }
 
 fn raw(row: &Row<'_>) -> Result<RawRecord, rusqlite::Error> {
@@ -299,7 +321,8 @@ fn raw(row: &Row<'_>) -> Result<RawRecord, rusqlite::Error> {
         run: row.get(3)?,
         fault: row.get(4)?,
         first_boot: row.get(5)?,
-        created: row.get(6)?,
+        stage: row.get(6)?,
+        unclean: row.get(7)?,
     })
 }
 
@@ -324,7 +347,9 @@ impl RawRecord {
             run: run.map_err(unreadable)?.map(Into::into),
             fault: self.fault,
             first_boot: first_boot.map_err(unreadable)?.map(Into::into),
-            created: self.created,
+            stage: Stage::from_word(&self.stage)
+                .ok_or_else(|| unreadable(format!("there is no stage `{}`", self.stage)))?,
+            unclean: self.unclean,
         })
     }
 }
