@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use policy::Action;
-use registry::{CreateConflict, NewOperation, Registry, VeRecord};
+use registry::{CreateConflict, NewOperation, Registry, Stage, VeRecord};
 use ve::{Autostart, Limits, Setting, Spec, VeId};
 
 use crate::error::{Failure, FailureKind};
@@ -21,7 +21,7 @@ pub(crate) fn find(registry: &Registry, reference: &str) -> Result<VeRecord, Fai
         },
     };
     record
-        .filter(|record| record.created)
+        .filter(|record| record.stage != Stage::Creating)
         .ok_or_else(|| Failure::no_such_ve(reference))
 }
 

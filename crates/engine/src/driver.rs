@@ -1,127 +1,182 @@
 //! The driver of a lane: carries jobs out, one after the other.
 
-use policy::AfterExit;
-use registry::{Event, OperationId, Outcome, VeRecord};
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::PoisonError;
-use ve::{Exit, Setting, Spec, State, VeId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use registry::{Event, OperationId, Outcome, Stage, VeRecord};
+use ve::{Name, State, VeId};
 
 use crate::admission;
 use crate::error::{Failure, FailureKind};
-use crate::lanes::{Engine, Job, Notice, TicketSink};
+use crate::inner::TicketSink;
+use crate::lanes::{Engine, Job, LaneKey};
 use crate::mechanisms::{Patience, ProgressSink};
 use crate::plan::{self, Step, Work};
-use crate::request::{StopManner, TemplateRequest, VeRequest};
+use crate::request::{StopManner, VeRequest};
 
 impl Engine {
+    /// Carries a job out. Whatever goes wrong ends with it: the lane goes on, and a VE whose
+    /// record may not be true any more is set right before its next operation.
     pub(crate) fn carry_out(&self, job: Job) {
-        let outcome = match job {
+        let (operation, ve) = (job.operation(), job.ve());
+        let work = || match job {
             Job::Create(operation, id) => self.create(operation, id),
-            Job::Ve(operation, id, request) => self.ve_request(operation, id, &request),
+            Job::Ve(operation, id, name, request) => {
+                self.ve_request(operation, id, &name, &request)
+            }
             Job::Template(operation, request) => self.template_request(operation, &request),
             Job::Exited(id, pid, exit) => self.settle(id, pid, exit),
             Job::Ready(id, pid) => self.note_ready(id, pid),
+            Job::Doubts(id) => self.settle_doubts(id),
         };
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            Err(Failure::new(
+                FailureKind::Failed,
+                "its driver failed inside",
+            ))
+        });
         if let Err(failure) = outcome {
-            // Nobody waits for these any more: the journal itself could not be written.
+            // Nobody waits for this: the journal itself could not be written.
             tracing::error!("an operation's end could not be recorded: {failure}");
+            if let Some(id) = ve {
+                self.inner.doubt(id);
+            }
+            if let Some(operation) = operation {
+                self.inner.close_ticket(operation);
+            }
+        } else {
+            // The journal can be written, so what it could not take before is tried again.
+            for id in self.inner.doubts() {
+                self.push(LaneKey::Ve(id), Job::Doubts(id));
+            }
+        }
+        if let Some(id) = ve {
+            self.inner.show_activity(id, None);
+        }
+    }
+
+    /// Ends a job that nobody can carry out, as if it had failed before its first step.
+    pub(crate) fn abandon(&self, job: Job) {
+        let failure = Failure::new(
+            FailureKind::Resources,
+            "the node has no thread to carry it out",
+        )
+        .with_hint("try again when it does less");
+        let ve = job.ve();
+        let ended = match job {
+            Job::Create(operation, id) => {
+                let event = event("ve-create-failed", Some(id), id.to_string(), None);
+                self.inner
+                    .end_operation(operation, &Err(failure), Outcome::Forget(id), event)
+            }
+            Job::Ve(operation, id, name, _) => {
+                let event = event("operation-failed", Some(id), name.to_string(), None);
+                self.inner
+                    .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
+            }
+            Job::Template(operation, request) => {
+                let event = event("operation-failed", None, request.name().to_string(), None);
+                self.inner
+                    .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
+            }
+            Job::Exited(..) | Job::Ready(..) | Job::Doubts(_) => Err(failure),
+        };
+        if let (Err(_), Some(id)) = (ended, ve) {
+            self.inner.doubt(id);
         }
     }
 
     /// Makes the private area of a VE that was reserved.
     fn create(&self, operation: OperationId, id: VeId) -> Result<(), Failure> {
         let Some(record) = self.registry().ve(id)? else {
-            return Ok(());
+            return self.end_missing(operation, id, &id.to_string());
         };
-        let name = record.spec.name.to_string();
+        let name = record.spec.name.clone();
         self.inner.mark_running(operation);
-        let mut result = Ok(());
-        let record = self.work(operation, record, &[Step::AreaCreate], &mut result);
-        let record = VeRecord {
-            created: true,
-            ..record
+        let (result, mut record) = self.work(operation, record, &[Step::AreaCreate]);
+        let result = result.map_err(|failure| named(&name, failure));
+        let event = match &result {
+            Ok(()) => event("ve-created", Some(id), name.to_string(), None),
+            Err(failure) => failed("ve-create-failed", id, &name, failure),
         };
-        let (outcome, event) = match &result {
-            Ok(()) => (
-                Outcome::Record(&record),
-                event("ve-created", Some(id), name, None),
-            ),
-            Err(failure) => (
-                Outcome::Forget(id),
-                event(
-                    "ve-create-failed",
-                    Some(id),
-                    name,
-                    Some(failure.to_string()),
-                ),
-            ),
+        let outcome = match &result {
+            Ok(()) => {
+                record.stage = Stage::Whole;
+                Outcome::Record(&record)
+            }
+            Err(failure) if record.unclean => {
+                record = half_removed(record, failure);
+                Outcome::Record(&record)
+            }
+            Err(_) => Outcome::Forget(id),
         };
-        self.inner
-            .end_operation(operation, Some(id), &result, outcome, event)
+        self.inner.end_operation(operation, &result, outcome, event)
     }
 
     fn ve_request(
         &self,
         operation: OperationId,
         id: VeId,
+        name: &Name,
         request: &VeRequest,
     ) -> Result<(), Failure> {
-        let Some(before) = self.registry().ve(id)? else {
-            let result = Err(Failure::new(
-                FailureKind::NotFound,
-                format!("VE {id} was deleted"),
-            ));
-            let event = event("operation-failed", Some(id), id.to_string(), None);
-            return self
-                .inner
-                .end_operation(operation, None, &result, Outcome::Unchanged, event);
+        let settled = self.settle_doubts(id);
+        let same = |r: &VeRecord| r.stage != Stage::Creating && r.spec.name == *name;
+        let Some(before) = self.registry().ve(id)?.filter(same) else {
+            return self.end_missing(operation, id, name.as_str());
         };
         self.inner.mark_running(operation);
-        self.inner.show_activity(id, activity(request));
-        let (result, after) = match admission::permit(&before, request) {
-            Ok(()) => self.requested(operation, &before, request),
-            Err(failure) => (Err(failure), before.clone()),
+        let (result, after) = match self.allowed(operation, &before, request, settled) {
+            Ok(()) => {
+                self.inner.show_activity(id, activity(request));
+                self.requested(operation, &before, request)?
+            }
+            Err(failure) => (Err(failure), before),
         };
-        let result = result.map_err(|failure| named(&before.spec, failure));
-        let name = before.spec.name.to_string();
-        let (outcome, event) = match &result {
-            Ok(()) if matches!(request, VeRequest::Delete { .. }) => (
-                Outcome::Forget(id),
-                event("ve-deleted", Some(id), name, None),
-            ),
-            Ok(()) => (
-                Outcome::Record(&after),
-                event(done_word(request), Some(id), name, None),
-            ),
-            Err(failure) => (
-                if after == before {
-                    Outcome::Unchanged
-                } else {
-                    Outcome::Record(&after)
-                },
-                event(
-                    "operation-failed",
-                    Some(id),
-                    name,
-                    Some(failure.to_string()),
-                ),
-            ),
+        let result = result.map_err(|failure| named(name, failure));
+        let event = match &result {
+            Ok(()) => event(done_word(request.kind()), Some(id), name.to_string(), None),
+            Err(failure) => failed("operation-failed", id, name, failure),
         };
-        let ended = self
-            .inner
-            .end_operation(operation, Some(id), &result, outcome, event);
-        self.inner.show_activity(id, None);
-        ended
+        let outcome = if result.is_ok() && matches!(request, VeRequest::Delete { .. }) {
+            Outcome::Forget(id)
+        } else {
+            Outcome::Record(&after)
+        };
+        self.inner.end_operation(operation, &result, outcome, event)
+    }
+
+    /// Whether a request whose turn has come can be carried out. What could not be set right is in
+    /// the way of everything but a deletion, which does not care how the VE is.
+    fn allowed(
+        &self,
+        operation: OperationId,
+        before: &VeRecord,
+        request: &VeRequest,
+        settled: Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let sink = TicketSink {
+            inner: &self.inner,
+            operation,
+        };
+        if sink.cancelled() {
+            return Err(plan::cancelled().into());
+        }
+        if !matches!(request, VeRequest::Delete { .. }) {
+            settled?;
+        }
+        admission::permit(before, request)
     }
 
     /// Carries out a permitted request; returns how it went, and the record as it is true then.
+    ///
+    /// # Errors
+    /// When what has to be in the journal first could not be written; nothing was done then.
     fn requested(
         &self,
         operation: OperationId,
         before: &VeRecord,
         request: &VeRequest,
-    ) -> (Result<(), Failure>, VeRecord) {
+    ) -> Result<(Result<(), Failure>, VeRecord), Failure> {
         let plan = match request {
             VeRequest::Start => plan::start(),
             VeRequest::Stop(manner) => plan::stop(patience(*manner)),
@@ -129,24 +184,18 @@ impl Engine {
             VeRequest::Restart(_) => plan::start(),
             VeRequest::Pause => vec![Step::Freeze],
             VeRequest::Resume => vec![Step::Thaw],
-            VeRequest::Delete { .. } => plan::delete(),
+            VeRequest::Delete { .. } => {
+                // From here on a crash leads to its end, never to half a VE.
+                self.registry().ve_update(&VeRecord {
+                    stage: Stage::Removing,
+                    ..before.clone()
+                })?;
+                plan::delete()
+            }
             VeRequest::Set { settings, labels } => {
-                return match self.changed(before, settings, labels) {
-                    Ok((after, plan)) => {
-                        let mut result = Ok(());
-                        self.work(operation, before.clone(), &plan, &mut result);
-                        let record = if result.is_ok() {
-                            after
-                        } else {
-                            before.clone()
-                        };
-                        (result, record)
-                    }
-                    Err(failure) => (Err(failure), before.clone()),
-                };
+                return Ok(self.change(operation, before, settings, labels));
             }
         };
-        let mut result = Ok(());
         // A frozen init hears no signal, not even one that it is to end on.
         let thaw = before.state == State::Paused && plan.iter().any(|s| matches!(s, Step::End(_)));
         let plan = if thaw {
@@ -154,198 +203,52 @@ impl Engine {
         } else {
             plan
         };
-        let after = self.work(operation, before.clone(), &plan, &mut result);
-        (result, after)
+        let (result, mut after) = self.work(operation, before.clone(), &plan);
+        if let Err(failure) = &result {
+            if after.stage == Stage::Removing {
+                after = half_removed(after, failure);
+            } else if before.run.is_some() && after.run.is_none() {
+                after.fault = Some(failure.to_string());
+            }
+        }
+        Ok((result, after))
     }
 
-    fn work(
+    pub(crate) fn work(
         &self,
         operation: OperationId,
         record: VeRecord,
         plan: &[Step],
-        result: &mut Result<(), Failure>,
-    ) -> VeRecord {
+    ) -> (Result<(), Failure>, VeRecord) {
         let sink = TicketSink {
             inner: &self.inner,
             operation,
         };
         let cancelled = || sink.cancelled();
         let mut work = Work::new(record, self.inner.parts.mechanisms.as_ref(), &cancelled);
-        *result = work.carry_out(plan);
-        work.record
+        let result = work.carry_out(plan);
+        (result, work.record)
     }
 
-    /// The record with other settings, and the steps that make them true.
-    fn changed(
-        &self,
-        before: &VeRecord,
-        settings: &[Setting],
-        labels: &BTreeMap<String, Option<String>>,
-    ) -> Result<(VeRecord, Vec<Step>), Failure> {
-        let parts = &self.inner.parts;
-        let (id, running) = (before.spec.id, before.run.is_some());
-        let mut after = before.clone();
-        for setting in settings {
-            after.spec.apply(setting);
-            if *setting == Setting::AddressAuto {
-                after.spec.addresses = self.automatic_addresses(&before.spec)?;
-            }
-        }
-        for (label, value) in labels {
-            match value {
-                Some(value) => after.spec.labels.insert(label.clone(), value.clone()),
-                None => after.spec.labels.remove(label),
-            };
-        }
-        let mut plan = Vec::new();
-        if after.spec.limits != before.spec.limits {
-            let in_use = parts.mechanisms.in_use(id, running)?;
-            let lowered = policy::limits::lowered(&before.spec.limits, &after.spec.limits);
-            policy::limits::grant(&lowered, &in_use, parts.facts.processors)?;
-            let (old, new) = (before.spec.limits.clone(), after.spec.limits.clone());
-            plan.push(Step::Limits { old, new });
-        }
-        if running && after.spec.addresses != before.spec.addresses {
-            let (old, new) = (before.spec.addresses.clone(), after.spec.addresses.clone());
-            plan.push(Step::Addresses { old, new });
-        }
-        // Held before they are used: nobody else is given them while this VE gets them.
-        parts.registry.addresses_hold(id, &after.spec.addresses)?;
-        Ok((after, plan))
-    }
-
-    fn automatic_addresses(&self, spec: &Spec) -> Result<Vec<IpAddr>, Failure> {
-        let records = self.registry().ves()?;
-        let others = records.iter().filter(|record| record.spec.id != spec.id);
-        let taken = others
-            .flat_map(|record| record.spec.addresses.iter().copied())
-            .collect();
-        admission::automatic_addresses(&self.inner.parts.facts, &taken)
-    }
-
-    /// Clears up behind an init that ended by itself, and runs it again if it asked for that.
-    fn settle(&self, id: VeId, pid: u32, exit: Exit) -> Result<(), Failure> {
-        let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let known = |record: &VeRecord| record.run.as_ref().is_some_and(|run| run.pid == pid);
-        let Some(before) = self.registry().ve(id)?.filter(known) else {
-            // A stop or a delete has dealt with it.
-            mechanisms.exit_settled(id, pid);
-            return Ok(());
-        };
-        let name = before.spec.name.to_string();
-        let again = policy::after_exit(exit) == AfterExit::StartAgain;
-        let new = registry::NewOperation {
-            kind: if again { "reboot" } else { "settle" },
-            ve: Some(id),
-            subject: name.clone(),
-            request: exit.to_string(),
-        };
-        let operation = self
-            .registry()
-            .operation_insert(&new, (self.inner.parts.clock)())?;
-        self.inner.open_ticket(operation);
-        self.inner.mark_running(operation);
+    /// Ends an operation on a VE that was deleted while it waited.
+    fn end_missing(&self, operation: OperationId, id: VeId, name: &str) -> Result<(), Failure> {
+        let failure = Failure::no_such_ve(name);
+        let message = Some(failure.to_string());
+        let event = event("operation-failed", Some(id), name.to_owned(), message);
         self.inner
-            .show_activity(id, again.then_some(State::Starting));
-        let stopped = VeRecord {
-            state: State::Stopped,
-            run: None,
-            ..before
-        };
-        let mut result = Ok(());
-        let plan = if again {
-            plan::start()
-        } else {
-            vec![Step::Clear]
-        };
-        let mut after = self.work(operation, stopped, &plan, &mut result);
-        after.fault = result.as_ref().err().map(ToString::to_string);
-        let word = if again && result.is_ok() {
-            "ve-rebooted"
-        } else {
-            "ve-exited"
-        };
-        let event = event(word, Some(id), name, Some(exit.to_string()));
-        let outcome = Outcome::Record(&after);
-        let ended = self
-            .inner
-            .end_operation(operation, Some(id), &result, outcome, event);
-        mechanisms.exit_settled(id, pid);
-        self.inner.show_activity(id, None);
-        ended
+            .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
     }
+}
 
-    fn note_ready(&self, id: VeId, pid: u32) -> Result<(), Failure> {
-        let Some(record) = self.registry().ve(id)? else {
-            return Ok(());
-        };
-        let same = record.run.as_ref().is_some_and(|run| run.pid == pid);
-        if record.state != State::Starting || !same {
-            return Ok(());
-        }
-        let name = record.spec.name.to_string();
-        self.registry().ve_update(&VeRecord {
-            state: State::Running,
-            ..record
-        })?;
-        let mut event = event("ve-ready", Some(id), name, None);
-        event.at = (self.inner.parts.clock)();
-        event.id = self.registry().event_insert(&event)?;
-        (self.inner.parts.publish)(Notice::Ve(id));
-        (self.inner.parts.publish)(Notice::Event(event));
-        Ok(())
-    }
-
-    fn template_request(
-        &self,
-        operation: OperationId,
-        request: &TemplateRequest,
-    ) -> Result<(), Failure> {
-        self.inner.mark_running(operation);
-        let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let sink = TicketSink {
-            inner: &self.inner,
-            operation,
-        };
-        let name = request.name().clone();
-        let result = match request {
-            TemplateRequest::Remove { .. } => self.template_remove(&name),
-            _ => mechanisms
-                .template_work(request, &sink)
-                .map_err(Failure::from),
-        };
-        let word = match (&result, request) {
-            (Err(_), _) => "operation-failed",
-            (Ok(()), TemplateRequest::Remove { .. }) => "template-removed",
-            (Ok(()), TemplateRequest::Verify { .. }) => "template-verified",
-            (Ok(()), _) => "template-made",
-        };
-        let message = result.as_ref().err().map(ToString::to_string);
-        let event = event(word, None, name.to_string(), message);
-        self.inner
-            .end_operation(operation, None, &result, Outcome::Unchanged, event)
-    }
-
-    fn template_remove(&self, name: &ve::Name) -> Result<(), Failure> {
-        let _gate = self
-            .inner
-            .templates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let records = self.registry().ves()?;
-        let users: Vec<_> = records
-            .iter()
-            .filter(|record| record.spec.template == *name)
-            .map(|record| record.spec.name.as_str())
-            .collect();
-        if !users.is_empty() {
-            let shown = users.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            let message = format!("template `{name}` is used by {} VEs: {shown}", users.len());
-            return Err(
-                Failure::new(FailureKind::Conflict, message).with_hint("delete these VEs first")
-            );
-        }
-        Ok(self.inner.parts.mechanisms.template_remove(name)?)
+/// The record of a VE whose removal failed: shown as broken, to be deleted again by whoever sees
+/// it, or by the node at its next start.
+pub(crate) fn half_removed(record: VeRecord, failure: &Failure) -> VeRecord {
+    VeRecord {
+        stage: Stage::Removing,
+        state: State::Broken,
+        unclean: false,
+        fault: Some(format!("it could not be removed wholly: {failure}")),
+        ..record
     }
 }
 
@@ -359,15 +262,18 @@ fn activity(request: &VeRequest) -> Option<State> {
     }
 }
 
-fn done_word(request: &VeRequest) -> &'static str {
-    match request {
-        VeRequest::Start => "ve-started",
-        VeRequest::Stop(_) => "ve-stopped",
-        VeRequest::Restart(_) => "ve-restarted",
-        VeRequest::Pause => "ve-paused",
-        VeRequest::Resume => "ve-resumed",
-        VeRequest::Delete { .. } => "ve-deleted",
-        VeRequest::Set { .. } => "ve-changed",
+/// The word for the event that a successful operation of this kind leaves.
+pub(crate) fn done_word(kind: &str) -> &'static str {
+    match kind {
+        "start" => "ve-started",
+        "stop" => "ve-stopped",
+        "restart" => "ve-restarted",
+        "reboot" => "ve-rebooted",
+        "settle" => "ve-exited",
+        "pause" => "ve-paused",
+        "resume" => "ve-resumed",
+        "delete" => "ve-deleted",
+        _ => "ve-changed",
     }
 }
 
@@ -378,12 +284,18 @@ fn patience(manner: StopManner) -> Patience {
     }
 }
 
-fn named(spec: &Spec, failure: Failure) -> Failure {
-    if failure.message.contains(&format!("`{}`", spec.name)) {
+fn named(name: &Name, failure: Failure) -> Failure {
+    if failure.message.contains(&format!("`{name}`")) {
         failure
     } else {
-        Failure::about(&spec.name, failure)
+        Failure::about(name, failure)
     }
+}
+
+/// The event of a failure.
+pub(crate) fn failed(kind: &str, id: VeId, name: &Name, failure: &Failure) -> Event {
+    let message = Some(failure.to_string());
+    event(kind, Some(id), name.to_string(), message)
 }
 
 pub(crate) fn event(

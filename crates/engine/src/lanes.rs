@@ -1,20 +1,21 @@
 //! The engine's front: taking requests, and one lane of work per VE and per template.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use registry::{Event, NewOperation, OperationId, OperationState, Outcome, Registry, VeRecord};
-use ve::{Exit, Name, State, VeId};
+use registry::{Event, NewOperation, OperationId, Registry, Stage, VeRecord};
+use ve::{Exit, Name, VeId};
 
 use crate::admission::{self, AdmissionError};
 use crate::error::{Failure, FailureKind};
-use crate::mechanisms::{Mechanisms, Progress, ProgressSink};
+use crate::inner::{Inner, Ticket};
+use crate::mechanisms::Mechanisms;
 use crate::request::{CreateRequest, NodeFacts, Request, TemplateRequest, VeRequest};
 
 /// Most work that may wait in one lane. Who asks for more is told to wait.
-const LANE_LENGTH_MAX: usize = 32;
+pub(crate) const LANE_LENGTH_MAX: usize = 32;
 
 /// Runs the work of a lane, at once or on a thread of its own.
 pub type RunLane = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
@@ -57,30 +58,10 @@ pub struct Submitted {
     pub subject: String,
 }
 
-/// An operation that has not ended, in memory.
-#[derive(Clone, Debug)]
-pub struct Ticket {
-    /// Whether its steps are being carried out.
-    pub running: bool,
-    /// How far it is.
-    pub progress: Option<Progress>,
-    cancelled: Arc<AtomicBool>,
-}
-
 /// The engine of one node. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) parts: EngineParts,
-    lanes: Mutex<HashMap<LaneKey, Lane>>,
-    tickets: Mutex<BTreeMap<OperationId, Ticket>>,
-    /// What VEs are doing while an operation is at work on them; the record says what they did.
-    activities: Mutex<HashMap<VeId, State>>,
-    /// Held while a template is looked up and a VE of it recorded, and while one is removed.
-    pub(crate) templates: Mutex<()>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,37 +70,53 @@ pub(crate) enum LaneKey {
     Template(Name),
 }
 
-#[derive(Default)]
-struct Lane {
-    waiting: VecDeque<Job>,
-}
-
 /// A piece of work in a lane.
 pub(crate) enum Job {
     /// Finish a VE that was reserved.
     Create(OperationId, VeId),
-    /// A request about a VE.
-    Ve(OperationId, VeId, VeRequest),
+    /// A request about a VE. The name tells it from another that got the number meanwhile.
+    Ve(OperationId, VeId, Name, VeRequest),
     /// A request about a template.
     Template(OperationId, TemplateRequest),
     /// An init ended. Another may run by the time this is dealt with.
     Exited(VeId, u32, Exit),
     /// An init is ready.
     Ready(VeId, u32),
+    /// The record of a VE is in doubt.
+    Doubts(VeId),
+}
+
+impl Job {
+    /// The operation that is done with it, if it has one already.
+    pub(crate) fn operation(&self) -> Option<OperationId> {
+        match self {
+            Self::Create(operation, _) | Self::Ve(operation, ..) | Self::Template(operation, _) => {
+                Some(*operation)
+            }
+            Self::Exited(..) | Self::Ready(..) | Self::Doubts(_) => None,
+        }
+    }
+
+    /// The VE that it is about.
+    pub(crate) fn ve(&self) -> Option<VeId> {
+        match self {
+            Self::Create(_, id)
+            | Self::Ve(_, id, ..)
+            | Self::Exited(id, ..)
+            | Self::Ready(id, _)
+            | Self::Doubts(id) => Some(*id),
+            Self::Template(..) => None,
+        }
+    }
 }
 
 impl Engine {
-    /// Puts an engine together. It does nothing until [`Engine::recover`] has run.
+    /// Puts an engine together. What is asked of it and told to it waits until
+    /// [`Engine::recover`] has run.
     #[must_use]
     pub fn new(parts: EngineParts) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                parts,
-                lanes: Mutex::default(),
-                tickets: Mutex::default(),
-                activities: Mutex::default(),
-                templates: Mutex::default(),
-            }),
+            inner: Arc::new(Inner::new(parts)),
         }
     }
 
@@ -202,18 +199,14 @@ impl Engine {
     /// When the registry cannot be read.
     pub fn list(&self) -> Result<Vec<VeRecord>, Failure> {
         let records = self.registry().ves()?;
-        let created = records.into_iter().filter(|record| record.created);
+        let created = records.into_iter().filter(|r| r.stage != Stage::Creating);
         Ok(created.map(|record| self.inner.as_seen(record)).collect())
     }
 
     fn submit_create(&self, request: &CreateRequest) -> Result<Submitted, Failure> {
         let parts = &self.inner.parts;
         admission::check_addresses(parts.mechanisms.as_ref(), &request.settings)?;
-        let _gate = self
-            .inner
-            .templates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.inner.template_gate();
         let version = parts.mechanisms.template_version(&request.template)?.ok_or_else(|| {
             Failure::new(
                 FailureKind::NotFound,
@@ -221,6 +214,7 @@ impl Engine {
             )
             .with_hint("`vessel template list` shows those of this node; `vessel template build debian-12` makes one")
         })?;
+        let submitting = self.inner.submit_gate();
         let now = (parts.clock)();
         let (spec, operation) = parts
             .registry
@@ -230,7 +224,9 @@ impl Engine {
             })
             .map_err(|AdmissionError(failure)| failure)?;
         self.inner.open_ticket(operation);
-        self.push(LaneKey::Ve(spec.id), Job::Create(operation, spec.id));
+        let lane = self.enqueue(LaneKey::Ve(spec.id), Job::Create(operation, spec.id));
+        drop(submitting);
+        self.run(lane);
         Ok(Submitted {
             operation,
             ve: Some(spec.id),
@@ -242,6 +238,10 @@ impl Engine {
         let record = self.find(reference)?;
         let (id, name) = (record.spec.id, record.spec.name.clone());
         let key = LaneKey::Ve(id);
+        if let VeRequest::Set { settings, .. } = &request {
+            admission::check_addresses(self.inner.parts.mechanisms.as_ref(), settings)?;
+        }
+        let submitting = self.inner.submit_gate();
         let waiting = self.inner.lane_length(&key);
         if waiting >= LANE_LENGTH_MAX {
             let message = format!("VE `{name}`: {waiting} operations wait for it already");
@@ -251,9 +251,6 @@ impl Engine {
         if waiting == 0 {
             // With work before it in the lane, the state that counts is the one it will find.
             admission::permit(&record, &request)?;
-        }
-        if let VeRequest::Set { settings, .. } = &request {
-            admission::check_addresses(self.inner.parts.mechanisms.as_ref(), settings)?;
         }
         let new = NewOperation {
             kind: request.kind(),
@@ -265,7 +262,9 @@ impl Engine {
             .registry()
             .operation_insert(&new, (self.inner.parts.clock)())?;
         self.inner.open_ticket(operation);
-        self.push(key, Job::Ve(operation, id, request));
+        let lane = self.enqueue(key, Job::Ve(operation, id, name.clone(), request));
+        drop(submitting);
+        self.run(lane);
         Ok(Submitted {
             operation,
             ve: Some(id),
@@ -321,178 +320,81 @@ impl Engine {
 
     /// Adds work to a lane, and runs the lane if nobody does.
     pub(crate) fn push(&self, key: LaneKey, job: Job) {
-        let mut lanes = self.inner.lanes();
-        if let Some(lane) = lanes.get_mut(&key) {
-            lane.waiting.push_back(job);
-            return;
-        }
-        lanes.insert(
-            key.clone(),
-            Lane {
-                waiting: VecDeque::from([job]),
-            },
-        );
-        drop(lanes);
-        let engine = self.clone();
-        (self.inner.parts.run_lane)(Box::new(move || engine.drain(&key)));
+        let lane = self.enqueue(key, job);
+        self.run(lane);
     }
 
+    /// Adds work to a lane; returns the lane if it has to be run.
+    fn enqueue(&self, key: LaneKey, job: Job) -> Option<LaneRun> {
+        let mut lanes = self.inner.lanes();
+        let open = lanes.open;
+        let mut new = false;
+        let lane = lanes.waiting.entry(key.clone()).or_insert_with(|| {
+            new = true;
+            VecDeque::new()
+        });
+        lane.push_back(job);
+        (open && new).then(|| LaneRun {
+            engine: self.clone(),
+            key: Some(key),
+        })
+    }
+
+    fn run(&self, lane: Option<LaneRun>) {
+        if let Some(lane) = lane {
+            (self.inner.parts.run_lane)(Box::new(move || lane.drain()));
+        }
+    }
+
+    /// Begins with the work that came while the node was being set right, and takes more.
+    pub(crate) fn open_lanes(&self) {
+        let mut lanes = self.inner.lanes();
+        lanes.open = true;
+        let waiting: Vec<_> = lanes.waiting.keys().cloned().collect();
+        drop(lanes);
+        for key in waiting {
+            self.run(Some(LaneRun {
+                engine: self.clone(),
+                key: Some(key),
+            }));
+        }
+    }
+}
+
+/// A lane that is to be run. One that never is (there was no thread for it) says so to everybody
+/// who waits in it when it is dropped, so that no lane is ever blocked.
+struct LaneRun {
+    engine: Engine,
+    key: Option<LaneKey>,
+}
+
+impl LaneRun {
     /// Works a lane off. The lane exists as long as somebody works on it, so a job pushed while
     /// the last one is done is either seen here or finds no lane and starts one.
-    fn drain(&self, key: &LaneKey) {
-        loop {
-            let job = {
-                let mut lanes = self.inner.lanes();
-                let next = lanes.get_mut(key).and_then(|lane| lane.waiting.pop_front());
-                match next {
-                    Some(job) => job,
-                    None => {
-                        lanes.remove(key);
-                        return;
-                    }
-                }
-            };
-            self.carry_out(job);
+    fn drain(mut self) {
+        while let Some(job) = self.next() {
+            self.engine.carry_out(job);
         }
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        let mut lanes = self.engine.inner.lanes();
+        let key = self.key.as_ref()?;
+        let job = lanes.waiting.get_mut(key).and_then(VecDeque::pop_front);
+        if job.is_none() {
+            lanes.waiting.remove(key);
+            drop(lanes);
+            self.key = None;
+        }
+        job
     }
 }
 
-impl Inner {
-    fn lanes(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tickets(&self) -> MutexGuard<'_, BTreeMap<OperationId, Ticket>> {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn activities(&self) -> MutexGuard<'_, HashMap<VeId, State>> {
-        self.activities
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How much waits in a lane, with what is being done.
-    fn lane_length(&self, key: &LaneKey) -> usize {
-        self.lanes()
-            .get(key)
-            .map_or(0, |lane| lane.waiting.len() + 1)
-    }
-
-    fn as_seen(&self, mut record: VeRecord) -> VeRecord {
-        if let Some(state) = self.activities().get(&record.spec.id) {
-            record.state = *state;
+impl Drop for LaneRun {
+    fn drop(&mut self) {
+        while let Some(job) = self.next() {
+            self.engine.abandon(job);
         }
-        record
-    }
-
-    /// Shows what an operation is doing to a VE, until it is taken away again.
-    pub(crate) fn show_activity(&self, id: VeId, state: Option<State>) {
-        match state {
-            Some(state) => self.activities().insert(id, state),
-            None => self.activities().remove(&id),
-        };
-        (self.parts.publish)(Notice::Ve(id));
-    }
-
-    pub(crate) fn open_ticket(&self, operation: OperationId) {
-        let ticket = Ticket {
-            running: false,
-            progress: None,
-            cancelled: Arc::default(),
-        };
-        self.tickets().insert(operation, ticket);
-        (self.parts.publish)(Notice::Operation(operation));
-    }
-
-    pub(crate) fn mark_running(&self, operation: OperationId) {
-        if let Some(ticket) = self.tickets().get_mut(&operation) {
-            ticket.running = true;
-        }
-        (self.parts.publish)(Notice::Operation(operation));
-    }
-
-    /// Ends an operation: journal, record and event in one transaction, then whoever waits hears.
-    ///
-    /// A registry that cannot be written leaves the operation open; the node finds it at its next
-    /// start and sets the VE right.
-    pub(crate) fn end_operation(
-        &self,
-        operation: OperationId,
-        ve: Option<VeId>,
-        result: &Result<(), Failure>,
-        outcome: Outcome<'_>,
-        mut event: Event,
-    ) -> Result<(), Failure> {
-        event.at = (self.parts.clock)();
-        let (state, failure) = match result {
-            Ok(()) => (OperationState::Done, None),
-            Err(failure) if failure.kind == FailureKind::Cancelled => {
-                (OperationState::Cancelled, Some(failure))
-            }
-            Err(failure) => (OperationState::Failed, Some(failure)),
-        };
-        let text = failure.map(stored_message);
-        let words = failure
-            .zip(text.as_deref())
-            .map(|(f, text)| (f.kind.as_str(), text));
-        let ended = self
-            .parts
-            .registry
-            .operation_end(operation, state, words, outcome, &event);
-        self.tickets().remove(&operation);
-        (self.parts.publish)(Notice::Operation(operation));
-        if let Some(id) = ve {
-            (self.parts.publish)(Notice::Ve(id));
-        }
-        event.id = ended?;
-        (self.parts.publish)(Notice::Event(event));
-        Ok(())
-    }
-}
-
-/// A failure as one text for the journal: the hint in a line of its own.
-fn stored_message(failure: &Failure) -> String {
-    match &failure.hint {
-        Some(hint) => format!("{}\n{hint}", failure.message),
-        None => failure.message.clone(),
-    }
-}
-
-impl Failure {
-    /// The failure that a journalled operation ended with.
-    #[must_use]
-    pub fn from_journal(code: &str, text: &str) -> Self {
-        let (message, hint) = text
-            .split_once('\n')
-            .map_or((text, None), |(m, h)| (m, Some(h)));
-        Self {
-            kind: FailureKind::from_word(code),
-            message: message.to_owned(),
-            hint: hint.map(str::to_owned),
-        }
-    }
-}
-
-/// Progress and cancellation of one operation.
-pub(crate) struct TicketSink<'a> {
-    pub(crate) inner: &'a Inner,
-    pub(crate) operation: OperationId,
-}
-
-impl ProgressSink for TicketSink<'_> {
-    fn report(&self, progress: Progress) {
-        if let Some(ticket) = self.inner.tickets().get_mut(&self.operation) {
-            ticket.progress = Some(progress);
-        }
-        (self.inner.parts.publish)(Notice::Operation(self.operation));
-    }
-
-    fn cancelled(&self) -> bool {
-        let tickets = self.inner.tickets();
-        tickets
-            .get(&self.operation)
-            .is_some_and(|ticket| ticket.cancelled.load(Ordering::Relaxed))
     }
 }
 

@@ -14,6 +14,8 @@
 //! - An operation is journalled before its first step and ends in the transaction that records
 //!   what it left. Between the two a crash may come at any point.
 //! - Every step can be done again, and every undo, also when there is nothing to undo.
+//! - What cannot be taken back makes the record unclean, and is tried again before the next
+//!   operation on the VE and at the next start of the node; it is never forgotten.
 //! - The registry's record of a VE changes in its lane only, so no two writers race.
 //! - What runs is decided by the kernel, not by the record: [`Engine::recover`] compares both.
 //!
@@ -22,16 +24,23 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod change;
 mod driver;
 mod error;
+mod exits;
+mod inner;
 mod lanes;
 mod mechanisms;
 mod plan;
 mod recovery;
 mod request;
+#[cfg(test)]
+mod simulation;
+mod templates;
 
 pub use error::{Failure, FailureKind};
-pub use lanes::{Engine, EngineParts, Notice, RunLane, Submitted, Ticket};
+pub use inner::Ticket;
+pub use lanes::{Engine, EngineParts, Notice, RunLane, Submitted};
 pub use mechanisms::{Fault, Mechanisms, Patience, Progress, ProgressSink, Running};
 pub use plan::Step;
 pub use request::{CreateRequest, NodeFacts, Request, StopManner, TemplateRequest, VeRequest};

@@ -4,11 +4,11 @@
 //! changes the [`Work`]'s record to what is true then, so the record can be written down wherever
 //! the plan ends. Some steps have no way back (an init that has ended cannot be revived): a plan
 //! that fails behind one leaves the VE as far as it got, which is a state of its own and not a
-//! half of one.
+//! half of one. What cannot be taken back is marked in the record as unclean, and tried again.
 
 use std::net::IpAddr;
 
-use registry::VeRecord;
+use registry::{Stage, VeRecord};
 use ve::{Limits, State};
 
 use crate::error::Failure;
@@ -17,7 +17,8 @@ use crate::mechanisms::{Fault, Mechanisms, Patience};
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Make the private area.
+    /// Make the private area. One that an earlier VE of this number left is removed first: a new
+    /// VE never sees another's files.
     AreaCreate,
     /// Make the control groups.
     GroupsCreate,
@@ -53,6 +54,8 @@ pub enum Step {
 pub(crate) struct Work<'a> {
     /// The record as it is true now.
     pub(crate) record: VeRecord,
+    /// What the VE was doing before, for steps back.
+    state_before: State,
     mechanisms: &'a dyn Mechanisms,
     cancelled: &'a dyn Fn() -> bool,
 }
@@ -64,27 +67,32 @@ impl<'a> Work<'a> {
         cancelled: &'a dyn Fn() -> bool,
     ) -> Self {
         Self {
+            state_before: record.state,
             record,
             mechanisms,
             cancelled,
         }
     }
 
-    /// Carries out all steps; when one fails, takes back those before it, last first. The failed
-    /// step is taken back, too: it may have done a part.
+    /// Carries out all steps; when one fails, takes back those before it, last first, as far as
+    /// there is a way back. The failed step is taken back, too: it may have done a part. A plan
+    /// can be cancelled up to its first step without a way back: behind that, only the way forward
+    /// leads to a whole VE.
     ///
     /// # Errors
-    /// The cause, and with it whatever could not be taken back: that stays until the VE is next
-    /// started, stopped or deleted, or the node comes up, each of which clears it away.
+    /// The cause, and with it whatever could not be taken back; the record is unclean then.
     pub(crate) fn carry_out(&mut self, plan: &[Step]) -> Result<(), Failure> {
-        for (done, step) in plan.iter().enumerate() {
-            let outcome = if (self.cancelled)() && step.can_be_cancelled() {
-                Err(Fault::new("it was cancelled").of_kind(crate::FailureKind::Cancelled))
+        let mut way_back = 0;
+        for (index, step) in plan.iter().enumerate() {
+            let outcome = if way_back == 0 && (self.cancelled)() {
+                Err(cancelled())
             } else {
                 self.step(step)
             };
-            if let Err(cause) = outcome {
-                return Err(self.take_back(&plan[..=done], cause.into()));
+            match outcome {
+                Ok(()) if step.is_final() => way_back = index + 1,
+                Ok(()) => {}
+                Err(cause) => return Err(self.take_back(&plan[way_back..=index], cause.into())),
             }
         }
         Ok(())
@@ -95,11 +103,15 @@ impl<'a> Work<'a> {
             record,
             mechanisms,
             cancelled,
+            ..
         } = self;
         let id = record.spec.id;
         let has_processes = record.run.is_some();
         match step {
-            Step::AreaCreate => mechanisms.area_create(id, record.spec.limits.disk)?,
+            Step::AreaCreate => {
+                mechanisms.area_remove(id)?;
+                mechanisms.area_create(id, record.spec.limits.disk)?;
+            }
             Step::GroupsCreate => mechanisms.groups_create(&record.spec)?,
             Step::Launch => {
                 let running = mechanisms.launch(record)?;
@@ -128,7 +140,11 @@ impl<'a> Work<'a> {
             }
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
-            Step::AreaRemove => mechanisms.area_remove(id)?,
+            Step::AreaRemove => {
+                // It may do a part and fail: from here on, there is no whole VE any more.
+                record.stage = Stage::Removing;
+                mechanisms.area_remove(id)?;
+            }
         }
         Ok(())
     }
@@ -136,6 +152,7 @@ impl<'a> Work<'a> {
     fn take_back(&mut self, plan: &[Step], mut cause: Failure) -> Failure {
         for step in plan.iter().rev() {
             if let Err(fault) = self.step_back(step) {
+                self.record.unclean = true;
                 cause.message = format!("{}; and then: {}", cause.message, fault.message);
             }
         }
@@ -150,36 +167,41 @@ impl<'a> Work<'a> {
         let has_processes = record.run.is_some();
         match step {
             Step::AreaCreate => mechanisms.area_remove(id),
-            Step::GroupsCreate => mechanisms.clear(id),
+            Step::Clear | Step::GroupsCreate if has_processes => Ok(()),
+            Step::Clear | Step::GroupsCreate => mechanisms.clear(id),
             Step::Launch => {
                 mechanisms.end(id, None, Patience::None, &|| false)?;
                 record.run = None;
                 record.state = State::Stopped;
-                mechanisms.clear(id)
+                Ok(())
             }
             Step::Freeze => {
                 mechanisms.thaw(id)?;
-                record.state = State::Running;
+                record.state = self.state_before;
                 Ok(())
             }
             Step::Thaw => {
                 mechanisms.freeze(id)?;
-                record.state = State::Paused;
+                record.state = self.state_before;
                 Ok(())
             }
             Step::Limits { old, .. } => mechanisms.limits_apply(id, old, has_processes),
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, new, old),
-            Step::End(_) | Step::Clear | Step::AreaRemove => Ok(()),
+            Step::End(_) | Step::AreaRemove => Ok(()),
         }
     }
 }
 
 impl Step {
-    /// Whether a cancelled plan may end before this step. Behind the end of an init only the way
-    /// forward leads to a whole VE.
-    fn can_be_cancelled(&self) -> bool {
-        !matches!(self, Self::Clear | Self::AreaRemove)
+    /// Whether there is no way back behind this step.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::End(_) | Self::AreaRemove)
     }
+}
+
+/// Why a cancelled operation ended.
+pub(crate) fn cancelled() -> Fault {
+    Fault::new("it was cancelled").of_kind(crate::FailureKind::Cancelled)
 }
 
 /// The steps that run an init.
@@ -194,7 +216,7 @@ pub(crate) fn stop(patience: Patience) -> Vec<Step> {
 
 /// The steps that end one and run another.
 pub(crate) fn restart(patience: Patience) -> Vec<Step> {
-    [stop(patience), start()[1..].to_vec()].concat()
+    [vec![Step::End(patience)], start()].concat()
 }
 
 /// The steps that remove a VE.

@@ -1,28 +1,50 @@
-//! After a start of the daemon: what was under way, what still runs, what lies about.
+//! Holding records against what is: after a start of the daemon for all VEs, and for one VE whose
+//! record is in doubt or unclean before the next operation on it.
 //!
 //! The record says what was meant, the launcher and the kernel say what is. A crash of the daemon
-//! leaves VEs running; a crash of the node leaves none. Both are set right here, before the first
-//! request is taken:
+//! leaves VEs running; a crash of the node leaves none. An operation that was under way leads to
+//! the VE as it was before or as it was to be after:
 //!
-//! 1. Operations that never ended are ended: a creation is undone, a deletion is carried on to its
-//!    end, of anything else the VE is left as the kernel has it.
-//! 2. Every record is held against what runs: an init that the registry knows is taken over, one
-//!    that it does not know is ended, one that ended meanwhile is settled.
-//! 3. Whatever belongs to no VE is removed.
+//! | under way | what is found | what is done |
+//! |---|---|---|
+//! | create | anything | what there is of the VE is removed |
+//! | delete, begun | anything | carried on to its end |
+//! | restart, reboot | the old init ended | the VE is started |
+//! | stop | the init ended | cleared up, also if the init asked for a reboot |
+//! | start | a new init runs | taken over |
+//! | anything else | the init runs | taken over as it is; limits and addresses as recorded |
+//! | anything else | no init runs | cleared up; an end that nobody saw is settled |
+//!
+//! Operations that had only been queued are ended; nothing of them was done. An init that the
+//! registry does not know is ended, and whatever belongs to no VE is removed. A part of a VE that
+//! cannot be set right makes its record unclean and is no reason for the node to stay down.
 
 use std::collections::BTreeMap;
 
-use registry::{Operation, Outcome, Run, VeRecord};
+use policy::AfterExit;
+use registry::{Operation, Outcome, Run, Stage, VeRecord};
 use ve::{Exit, State, VeId};
 
-use crate::driver::event;
+use crate::driver::{done_word, event, failed, half_removed};
 use crate::error::{Failure, FailureKind};
-use crate::lanes::{Engine, Job, LaneKey};
+use crate::exits::after_exit_plan;
+use crate::lanes::Engine;
 use crate::mechanisms::{Patience, Running};
-use crate::plan::{self, Work};
+use crate::plan::{self, Step, Work};
+
+/// One VE as it was found.
+struct Found {
+    record: VeRecord,
+    /// The operation that was under way on it, if one was.
+    interrupted: Option<Operation>,
+    alive: Option<Running>,
+    /// An init of it that ended, and that nobody has dealt with.
+    ended: Option<(Run, Exit)>,
+}
 
 impl Engine {
-    /// Sets the node right. Returns in words what was found and done.
+    /// Sets the node right, and begins with the work that it is given from then on. Returns in
+    /// words what was found and done, and what could not be done.
     ///
     /// # Errors
     /// When the registry cannot be used, or the launcher cannot be asked what runs.
@@ -40,32 +62,35 @@ impl Engine {
 
         for record in records {
             let id = record.spec.id;
-            let operation = open.iter().rev().find(|o| o.ve == Some(id.get()));
-            let alive = running.remove(&id);
-            let exit = exits
-                .get(&id)
-                .filter(|(run, _)| Some(run) == record.run.as_ref());
-            if let Some(line) = self.recover_ve(record, operation, alive, exit.map(|e| e.1))? {
-                findings.push(line);
-            }
+            let found = Found::new(record, &open, running.remove(&id), exits.get(&id));
+            findings.extend(self.set_right(found)?);
         }
         for id in running.into_keys() {
-            mechanisms.end(id, None, Patience::None, &|| false)?;
-            mechanisms.clear(id)?;
-            findings.push(format!(
-                "ended the processes of VE {id}, which is not in the registry"
-            ));
+            let ended = mechanisms.end(id, None, Patience::None, &|| false);
+            findings.push(match ended.and_then(|_| mechanisms.clear(id)) {
+                Ok(()) => format!("ended the processes of VE {id}, which is not in the registry"),
+                Err(fault) => format!(
+                    "VE {id} is not in the registry, and its processes cannot be ended: {}",
+                    fault.message
+                ),
+            });
         }
         for operation in &open {
             self.end_open(operation)?;
         }
-        let keep: Vec<_> = self
-            .registry()
-            .ves()?
-            .into_iter()
-            .map(|r| r.spec.id)
-            .collect();
-        findings.extend(mechanisms.sweep(&keep)?);
+        for (id, (run, _)) in exits {
+            mechanisms.exit_settled(id, run.pid);
+        }
+        let records = self.registry().ves()?;
+        let keep: Vec<_> = records.into_iter().map(|r| r.spec.id).collect();
+        match mechanisms.sweep(&keep) {
+            Ok(swept) => findings.extend(swept),
+            Err(fault) => findings.push(format!(
+                "what belongs to no VE could not be removed: {}",
+                fault.message
+            )),
+        }
+        self.open_lanes();
         Ok(findings)
     }
 
@@ -92,132 +117,294 @@ impl Engine {
         }
     }
 
-    fn recover_ve(
-        &self,
-        record: VeRecord,
-        operation: Option<&Operation>,
-        alive: Option<Running>,
-        exit: Option<Exit>,
-    ) -> Result<Option<String>, Failure> {
-        let id = record.spec.id;
-        let name = record.spec.name.clone();
-        if !record.created {
-            self.undo_creation(record)?;
-            return Ok(Some(format!(
-                "undid the creation of VE `{name}`, which was interrupted"
-            )));
+    /// Sets one VE right, if its record is in doubt or unclean. Called in its lane.
+    ///
+    /// # Errors
+    /// Says what is still wrong with it.
+    pub(crate) fn settle_doubts(&self, id: VeId) -> Result<(), Failure> {
+        let Some(record) = self.registry().ve(id)? else {
+            self.inner.trust(id);
+            return Ok(());
+        };
+        if !record.unclean && !self.inner.doubted(id) {
+            return Ok(());
         }
-        if operation.is_some_and(|operation| operation.kind == "delete") {
-            self.carry_on_deletion(record)?;
-            return Ok(Some(format!("finished the deletion of VE `{name}`")));
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let known = record.run.iter().map(|run| (id, run.clone())).collect();
+        let alive = mechanisms.running(&known)?.remove(&id);
+        let exits = mechanisms.exits()?;
+        let mut open = self.registry().operations_open()?;
+        // Those with a ticket wait in this very lane.
+        open.retain(|o| o.ve == Some(id.get()) && self.ticket(o.id).is_none());
+        self.set_right(Found::new(record, &open, alive, exits.get(&id)))?;
+        for operation in &open {
+            self.end_open(operation)?;
         }
-        match (&record.run, alive) {
-            (Some(run), Some(alive)) if *run == alive.run => {
-                self.take_over(record, &alive, operation)?;
-                Ok(None)
-            }
-            (_, Some(alive)) if operation.is_some() => {
-                // The launch was done and not yet recorded; nobody was told that it runs.
-                let record = VeRecord {
-                    run: Some(alive.run.clone()),
-                    ..record
-                };
-                self.take_over(record, &alive, operation)?;
-                Ok(Some(format!(
-                    "took over VE `{name}`, whose start was interrupted"
-                )))
-            }
-            (_, Some(_)) => {
-                let mechanisms = self.inner.parts.mechanisms.as_ref();
-                mechanisms.end(id, None, Patience::None, &|| false)?;
-                mechanisms.clear(id)?;
-                self.note_stopped(record)?;
-                Ok(Some(format!(
-                    "ended processes of VE `{name}` that the registry knows not"
-                )))
-            }
-            (Some(run), None) => {
-                let exit = exit.unwrap_or(Exit::Unknown);
-                self.push(LaneKey::Ve(id), Job::Exited(id, run.pid, exit));
-                Ok(Some(format!(
-                    "VE `{name}` ended while the node was down: {exit}"
-                )))
-            }
-            (None, None) => {
-                if operation.is_some() {
-                    self.inner.parts.mechanisms.clear(id)?;
-                    self.restore_limits(&record, false)?;
-                    self.note_stopped(record)?;
-                }
-                Ok(None)
+        if let Some((run, _)) = exits.get(&id) {
+            mechanisms.exit_settled(id, run.pid);
+        }
+        self.inner.trust(id);
+        match self.registry().ve(id)?.filter(|record| record.unclean) {
+            None => Ok(()),
+            Some(record) => {
+                let fault = record.fault.unwrap_or_default();
+                let message = format!("what an earlier operation left is in the way: {fault}");
+                Err(Failure::about(
+                    &record.spec.name,
+                    Failure::new(FailureKind::Failed, message),
+                )
+                .with_hint("remove the cause and ask again; `vessel delete --force` works at once"))
             }
         }
     }
 
-    /// Takes over an init that runs, as it is: an interrupted stop or pause leaves the VE as far
-    /// as it got, and interrupted changes of its limits are taken back to the recorded ones.
-    fn take_over(
+    fn set_right(&self, found: Found) -> Result<Option<String>, Failure> {
+        if found.record.stage != Stage::Whole {
+            return self.remove_rest(found).map(Some);
+        }
+        let known = found.record.run.as_ref();
+        match &found.alive {
+            Some(alive) if known == Some(&alive.run) || found.interrupted.is_some() => {
+                self.take_over(found)
+            }
+            None if known.is_some() => self.settle_found(found).map(Some),
+            None if found.interrupted.is_none() && !found.record.unclean => Ok(None),
+            _ => self.clean(found).map(Some),
+        }
+    }
+
+    /// Takes over an init that runs, as it is, with limits and addresses as recorded.
+    fn take_over(&self, found: Found) -> Result<Option<String>, Failure> {
+        let Found {
+            record: before,
+            interrupted,
+            alive: Some(alive),
+            ..
+        } = found
+        else {
+            return Ok(None);
+        };
+        let name = before.spec.name.clone();
+        let (id, new) = (before.spec.id, before.run.as_ref() != Some(&alive.run));
+        let kind = interrupted
+            .as_ref()
+            .map(|operation| operation.kind.as_str());
+        let (record, trouble) = self.as_it_runs(before.clone(), &alive, kind)?;
+        let frozen = record.state == State::Paused;
+        let Some(operation) = interrupted else {
+            if record != before {
+                self.registry().ve_update(&record)?;
+            }
+            return Ok(trouble.map(|failure| format!("VE `{name}`: {failure}")));
+        };
+        let done = match operation.kind.as_str() {
+            "start" | "restart" | "reboot" => new,
+            "pause" => frozen,
+            "resume" => !frozen,
+            _ => false,
+        };
+        let (result, event) = if done {
+            let word = done_word(&operation.kind);
+            (Ok(()), event(word, Some(id), name.to_string(), None))
+        } else {
+            (Err(interrupted_by_crash()), interrupted_event(&operation))
+        };
+        self.inner
+            .end_operation(operation.id, &result, Outcome::Record(&record), event)?;
+        let kind = operation.kind;
+        Ok(Some(if done {
+            format!("took over VE `{name}`: its {kind} was done, and not yet recorded")
+        } else {
+            format!("took over VE `{name}` as it was: its {kind} was interrupted")
+        }))
+    }
+
+    /// The record of a VE that runs, as it is true; limits and addresses are as recorded then, if
+    /// an operation of this kind may have changed them. With what could not be set right.
+    fn as_it_runs(
         &self,
         mut record: VeRecord,
         alive: &Running,
-        operation: Option<&Operation>,
-    ) -> Result<(), Failure> {
+        kind: Option<&str>,
+    ) -> Result<(VeRecord, Option<Failure>), Failure> {
         let id = record.spec.id;
-        let frozen = self.inner.parts.mechanisms.frozen(id)?;
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let new = record.run.as_ref() != Some(&alive.run);
+        if new {
+            // It was launched, and that was not recorded any more.
+            record.run = Some(alive.run.clone());
+            record.first_boot = None;
+            record.fault = None;
+        }
+        let was_paused = record.state == State::Paused && !new;
+        // Thawed to hear that it is to end, which it did not hear any more.
+        let refreeze = was_paused && matches!(kind, Some("stop" | "restart"));
+        let frozen = match mechanisms.frozen(id) {
+            Ok(false) if refreeze => mechanisms.freeze(id).map(|()| true),
+            frozen => frozen,
+        };
+        let mut trouble = frozen.as_ref().err().cloned().map(Failure::from);
+        let frozen = frozen.unwrap_or(was_paused);
         record.state = match (frozen, alive.ready) {
             (true, _) => State::Paused,
             (false, true) => State::Running,
+            // A VE that was paused before it was ready, and resumed, counts as running.
+            (false, false) if !new && record.state == State::Running => State::Running,
             (false, false) => State::Starting,
         };
-        if operation.is_some() {
-            self.restore_limits(&record, true)?;
+        if kind.is_some() || record.unclean {
             let held = self.registry().addresses_held(id)?;
-            let mechanisms = self.inner.parts.mechanisms.as_ref();
-            mechanisms.addresses_apply(id, &held, &record.spec.addresses)?;
+            let limits = mechanisms.limits_apply(id, &record.spec.limits, true);
+            let addresses = if held.is_empty() {
+                // It has no link that could have any.
+                Ok(())
+            } else {
+                mechanisms.addresses_apply(id, &held, &record.spec.addresses)
+            };
+            trouble = trouble.or(limits.and(addresses).err().map(Failure::from));
+            record.unclean = false;
+            record.fault = None;
         }
-        self.registry().ve_update(&record)?;
-        Ok(())
+        if let Some(failure) = &trouble {
+            record.unclean = true;
+            record.fault = Some(failure.to_string());
+        }
+        Ok((record, trouble))
     }
 
-    fn restore_limits(&self, record: &VeRecord, running: bool) -> Result<(), Failure> {
-        let mechanisms = self.inner.parts.mechanisms.as_ref();
-        Ok(mechanisms.limits_apply(record.spec.id, &record.spec.limits, running)?)
-    }
-
-    fn note_stopped(&self, record: VeRecord) -> Result<(), Failure> {
-        let record = VeRecord {
-            run: None,
-            state: State::Stopped,
-            ..record
+    /// Deals with the end of an init that nobody saw, or that was under way.
+    fn settle_found(&self, found: Found) -> Result<String, Failure> {
+        let record = found.record;
+        let name = record.spec.name.clone();
+        // Of its last init, not of one that it had before.
+        let last = |(run, _): &&(Run, Exit)| Some(run) == record.run.as_ref();
+        let exit = found
+            .ended
+            .as_ref()
+            .filter(last)
+            .map_or(Exit::Unknown, |e| e.1);
+        let kind = found.interrupted.as_ref().map(|o| o.kind.clone());
+        let again = match kind.as_deref() {
+            Some("restart" | "reboot") => true,
+            Some("stop") => false,
+            _ => policy::after_exit(exit) == AfterExit::StartAgain,
         };
-        self.registry().ve_update(&record)?;
-        Ok(())
+        let operation = match found.interrupted {
+            Some(operation)
+                if matches!(
+                    operation.kind.as_str(),
+                    "restart" | "reboot" | "stop" | "settle"
+                ) =>
+            {
+                operation.id
+            }
+            _ => self.journal_exit(&record, exit, again)?,
+        };
+        let mut plan = after_exit_plan(again);
+        if kind.is_some() || record.unclean {
+            plan.insert(1, restore_limits(&record));
+        }
+        if let Some("restart" | "reboot") = kind.as_deref() {
+            // The new init may run already, unknown to a launcher that is new itself.
+            if let Some((run, _)) = &found.ended {
+                self.inner
+                    .parts
+                    .mechanisms
+                    .exit_settled(record.spec.id, run.pid);
+            }
+            plan.insert(0, Step::End(Patience::None));
+        }
+        let after = self.after_exit(operation, record, exit, &plan)?;
+        Ok(match (&after.fault, again) {
+            (Some(fault), _) => format!("VE `{name}` ended ({exit}), and then: {fault}"),
+            (None, true) => format!("VE `{name}` was started again: {exit}"),
+            (None, false) => format!("VE `{name}` ended while the node was down: {exit}"),
+        })
     }
 
-    fn undo_creation(&self, record: VeRecord) -> Result<(), Failure> {
-        self.inner.parts.mechanisms.area_remove(record.spec.id)?;
-        self.forget(&record, "ve-create-undone")
-    }
-
-    fn carry_on_deletion(&self, record: VeRecord) -> Result<(), Failure> {
+    /// Clears up what there may be of a VE that is to have no processes.
+    fn clean(&self, found: Found) -> Result<String, Failure> {
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let mut work = Work::new(record, mechanisms, &|| false);
-        work.carry_out(&plan::delete())?;
-        self.forget(&work.record, "ve-deleted")
+        let id = found.record.spec.id;
+        let name = found.record.spec.name.clone();
+        if let Some((run, _)) = &found.ended {
+            mechanisms.exit_settled(id, run.pid);
+        }
+        let stopped = VeRecord {
+            state: State::Stopped,
+            run: None,
+            unclean: false,
+            fault: None,
+            ..found.record
+        };
+        let limits = restore_limits(&stopped);
+        let mut work = Work::new(stopped, mechanisms, &|| false);
+        let result = work.carry_out(&[Step::End(Patience::None), Step::Clear, limits]);
+        let mut after = work.record;
+        if let Err(failure) = &result {
+            after.unclean = true;
+            after.fault = Some(failure.to_string());
+        }
+        match &found.interrupted {
+            Some(operation) => {
+                let event = interrupted_event(operation);
+                let outcome = Outcome::Record(&after);
+                self.inner.end_operation(
+                    operation.id,
+                    &Err(interrupted_by_crash()),
+                    outcome,
+                    event,
+                )?;
+            }
+            None => self.registry().ve_update(&after)?,
+        }
+        Ok(match (result, found.interrupted) {
+            (Err(failure), _) => format!("VE `{name}` could not be cleaned up: {failure}"),
+            (Ok(()), Some(operation)) => {
+                format!(
+                    "VE `{name}` is as before: its {} was interrupted",
+                    operation.kind
+                )
+            }
+            (Ok(()), None) => format!("cleaned up what was left of VE `{name}`, which is stopped"),
+        })
     }
 
-    /// Forgets a VE together with the end of the operation that was under way on it.
-    fn forget(&self, record: &VeRecord, word: &str) -> Result<(), Failure> {
-        let id = record.spec.id;
-        let open = self.registry().operations_open()?;
-        let operation = open.iter().rev().find(|o| o.ve == Some(id.get()));
-        let deleted = word == "ve-deleted";
-        let result = if deleted { Ok(()) } else { Err(interrupted()) };
-        let event = event(word, Some(id), record.spec.name.to_string(), None);
-        // An unfinished VE always has its operation: both were written in one transaction.
-        let operation = operation.map_or(0, |operation| operation.id);
-        self.inner
-            .end_operation(operation, Some(id), &result, Outcome::Forget(id), event)
+    /// Removes what there is of a VE whose creation or removal was interrupted, or failed.
+    fn remove_rest(&self, found: Found) -> Result<String, Failure> {
+        let (id, name) = (found.record.spec.id, found.record.spec.name.clone());
+        let creating = found.record.stage == Stage::Creating;
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let mut work = Work::new(found.record, mechanisms, &|| false);
+        let removed = work.carry_out(&plan::delete());
+        let after = match &removed {
+            Ok(()) => None,
+            Err(failure) => Some(half_removed(work.record, failure)),
+        };
+        let outcome = after.as_ref().map_or(Outcome::Forget(id), Outcome::Record);
+        let told = match &removed {
+            Ok(()) if creating => event("ve-create-undone", Some(id), name.to_string(), None),
+            Ok(()) => event("ve-deleted", Some(id), name.to_string(), None),
+            Err(failure) => failed("operation-failed", id, &name, failure),
+        };
+        match found.interrupted {
+            Some(operation) => {
+                let result = match &removed {
+                    Ok(()) if creating => Err(interrupted_by_crash()),
+                    outcome => outcome.clone(),
+                };
+                self.inner
+                    .end_operation(operation.id, &result, outcome, told)?;
+            }
+            None => self.inner.tell(outcome, told)?,
+        }
+        Ok(match removed {
+            Ok(()) if creating => {
+                format!("undid the creation of VE `{name}`, which was interrupted")
+            }
+            Ok(()) => format!("finished the deletion of VE `{name}`"),
+            Err(failure) => format!("VE `{name}` could not be removed wholly: {failure}"),
+        })
     }
 
     fn end_open(&self, operation: &Operation) -> Result<(), Failure> {
@@ -225,27 +412,59 @@ impl Engine {
         if still_open.is_none_or(|operation| operation.ended.is_some()) {
             return Ok(());
         }
-        let id = operation.ve.and_then(|number| VeId::new(number).ok());
-        let event = event(
-            "operation-interrupted",
-            id,
-            operation.subject.clone(),
-            Some(format!(
-                "{} was interrupted by the end of the daemon",
-                operation.kind
-            )),
-        );
         self.inner.end_operation(
             operation.id,
-            id,
-            &Err(interrupted()),
+            &Err(interrupted_by_crash()),
             Outcome::Unchanged,
-            event,
+            interrupted_event(operation),
         )
     }
 }
 
-fn interrupted() -> Failure {
+impl Found {
+    fn new(
+        record: VeRecord,
+        open: &[Operation],
+        alive: Option<Running>,
+        ended: Option<&(Run, Exit)>,
+    ) -> Self {
+        let mut mine = open.iter().filter(|o| o.ve == Some(record.spec.id.get()));
+        // Operations of a VE are begun in the order of the journal, but for those that follow the
+        // end of its init: they are journalled when they are begun.
+        let own_doing = |o: &&Operation| matches!(o.kind.as_str(), "reboot" | "settle");
+        let interrupted = mine.clone().find(own_doing).or_else(|| mine.next());
+        Self {
+            interrupted: interrupted.cloned(),
+            alive,
+            ended: ended.cloned(),
+            record,
+        }
+    }
+}
+
+/// Puts the recorded limits on again, whichever apply.
+fn restore_limits(record: &VeRecord) -> Step {
+    Step::Limits {
+        old: record.spec.limits.clone(),
+        new: record.spec.limits.clone(),
+    }
+}
+
+fn interrupted_event(operation: &Operation) -> registry::Event {
+    let id = operation.ve.and_then(|number| VeId::new(number).ok());
+    let message = format!(
+        "{} was interrupted by the end of the daemon",
+        operation.kind
+    );
+    event(
+        "operation-interrupted",
+        id,
+        operation.subject.clone(),
+        Some(message),
+    )
+}
+
+fn interrupted_by_crash() -> Failure {
     Failure::new(
         FailureKind::Failed,
         "it was interrupted by the end of the daemon",

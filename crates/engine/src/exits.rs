@@ -1,0 +1,106 @@
+//! What VEs do by themselves: an init that becomes ready, and one that ends.
+
+use policy::AfterExit;
+use registry::{NewOperation, OperationId, Outcome, VeRecord};
+use ve::{Exit, State, VeId};
+
+use crate::driver::event;
+use crate::error::Failure;
+use crate::lanes::Engine;
+use crate::plan::{self, Step};
+
+impl Engine {
+    /// Clears up behind an init that ended by itself, and runs it again if it asked for that.
+    pub(crate) fn settle(&self, id: VeId, pid: u32, exit: Exit) -> Result<(), Failure> {
+        // What cannot be set right stays in doubt, and is tried again before the next operation.
+        let settled = self.settle_doubts(id);
+        let known = |record: &VeRecord| record.run.as_ref().is_some_and(|run| run.pid == pid);
+        if let Some(record) = self.registry().ve(id)?.filter(known) {
+            settled?;
+            let again = policy::after_exit(exit) == AfterExit::StartAgain;
+            let operation = self.journal_exit(&record, exit, again)?;
+            self.after_exit(operation, record, exit, &after_exit_plan(again))?;
+        }
+        // Here, or by a stop or a delete, it was dealt with.
+        self.inner.parts.mechanisms.exit_settled(id, pid);
+        Ok(())
+    }
+
+    /// Journals the operation that follows the end of an init.
+    pub(crate) fn journal_exit(
+        &self,
+        record: &VeRecord,
+        exit: Exit,
+        again: bool,
+    ) -> Result<OperationId, Failure> {
+        let new = NewOperation {
+            kind: if again { "reboot" } else { "settle" },
+            ve: Some(record.spec.id),
+            subject: record.spec.name.to_string(),
+            request: exit.to_string(),
+        };
+        let now = (self.inner.parts.clock)();
+        let operation = self.registry().operation_insert(&new, now)?;
+        self.inner.open_ticket(operation);
+        Ok(operation)
+    }
+
+    /// Carries out what follows the end of an init, and ends the operation that it belongs to.
+    /// Returns the record that is left.
+    pub(crate) fn after_exit(
+        &self,
+        operation: OperationId,
+        before: VeRecord,
+        exit: Exit,
+        plan: &[Step],
+    ) -> Result<VeRecord, Failure> {
+        let again = plan.contains(&Step::Launch);
+        let (id, name) = (before.spec.id, before.spec.name.to_string());
+        self.inner.mark_running(operation);
+        self.inner
+            .show_activity(id, again.then_some(State::Starting));
+        let stopped = VeRecord {
+            state: State::Stopped,
+            run: None,
+            unclean: false,
+            ..before
+        };
+        let (result, mut after) = self.work(operation, stopped, plan);
+        after.fault = result.as_ref().err().map(ToString::to_string);
+        let word = if again && result.is_ok() {
+            "ve-rebooted"
+        } else {
+            "ve-exited"
+        };
+        let event = event(word, Some(id), name, Some(exit.to_string()));
+        self.inner
+            .end_operation(operation, &result, Outcome::Record(&after), event)?;
+        Ok(after)
+    }
+
+    /// Notes that an init is ready.
+    pub(crate) fn note_ready(&self, id: VeId, pid: u32) -> Result<(), Failure> {
+        let Some(record) = self.registry().ve(id)? else {
+            return Ok(());
+        };
+        let same = record.run.as_ref().is_some_and(|run| run.pid == pid);
+        if record.state != State::Starting || !same {
+            return Ok(());
+        }
+        let event = event("ve-ready", Some(id), record.spec.name.to_string(), None);
+        let ready = VeRecord {
+            state: State::Running,
+            ..record
+        };
+        self.inner.tell(Outcome::Record(&ready), event)
+    }
+}
+
+/// The steps behind the end of an init.
+pub(crate) fn after_exit_plan(again: bool) -> Vec<Step> {
+    if again {
+        plan::start()
+    } else {
+        vec![Step::Clear]
+    }
+}

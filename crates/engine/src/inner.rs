@@ -1,0 +1,247 @@
+//! What all clones of an engine share: lanes, tickets of operations under way, and what VEs are
+//! doing. The records are in the registry.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use registry::{Event, OperationId, OperationState, Outcome, VeRecord};
+use ve::{State, VeId};
+
+use crate::error::{Failure, FailureKind};
+use crate::lanes::{EngineParts, Job, LaneKey, Notice};
+use crate::mechanisms::{Progress, ProgressSink};
+
+/// An operation that has not ended, in memory.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// Whether its steps are being carried out.
+    pub running: bool,
+    /// How far it is.
+    pub progress: Option<Progress>,
+    pub(crate) cancelled: Arc<AtomicBool>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) parts: EngineParts,
+    lanes: Mutex<Lanes>,
+    tickets: Mutex<BTreeMap<OperationId, Ticket>>,
+    /// What VEs are doing while an operation is at work on them; the record says what they did.
+    activities: Mutex<HashMap<VeId, State>>,
+    /// VEs whose record may not tell the truth: the end of an operation could not be written.
+    doubted: Mutex<BTreeSet<VeId>>,
+    /// Held while a template is looked up and a VE of it recorded, and while one is removed.
+    templates: Mutex<()>,
+    /// Held while an operation is journalled and put in its lane, so that both have one order.
+    submitting: Mutex<()>,
+}
+
+/// The work that waits, by lane. A lane is there as long as somebody works on it.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    /// Whether work is carried out already. What comes before the node was set right waits.
+    pub(crate) open: bool,
+    pub(crate) waiting: HashMap<LaneKey, VecDeque<Job>>,
+}
+
+impl Inner {
+    pub(crate) fn new(parts: EngineParts) -> Self {
+        Self {
+            parts,
+            lanes: Mutex::default(),
+            tickets: Mutex::default(),
+            activities: Mutex::default(),
+            doubted: Mutex::default(),
+            templates: Mutex::default(),
+            submitting: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        locked(&self.lanes)
+    }
+
+    pub(crate) fn tickets(&self) -> MutexGuard<'_, BTreeMap<OperationId, Ticket>> {
+        locked(&self.tickets)
+    }
+
+    /// Keeps templates that are looked at from being removed.
+    pub(crate) fn template_gate(&self) -> MutexGuard<'_, ()> {
+        locked(&self.templates)
+    }
+
+    /// Keeps the order of the journal and of the lanes the same.
+    pub(crate) fn submit_gate(&self) -> MutexGuard<'_, ()> {
+        locked(&self.submitting)
+    }
+
+    /// How much waits in a lane, with what is being done.
+    pub(crate) fn lane_length(&self, key: &LaneKey) -> usize {
+        let lanes = self.lanes();
+        lanes.waiting.get(key).map_or(0, |lane| lane.len() + 1)
+    }
+
+    /// Whether any lane has work.
+    #[cfg(test)]
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.lanes().waiting.is_empty()
+    }
+
+    /// Notes that the record of a VE may not tell the truth.
+    pub(crate) fn doubt(&self, id: VeId) {
+        locked(&self.doubted).insert(id);
+    }
+
+    pub(crate) fn doubted(&self, id: VeId) -> bool {
+        locked(&self.doubted).contains(&id)
+    }
+
+    /// The VEs whose records are in doubt.
+    pub(crate) fn doubts(&self) -> Vec<VeId> {
+        locked(&self.doubted).iter().copied().collect()
+    }
+
+    /// Notes that the record of a VE was held against what is.
+    pub(crate) fn trust(&self, id: VeId) {
+        locked(&self.doubted).remove(&id);
+    }
+
+    pub(crate) fn as_seen(&self, mut record: VeRecord) -> VeRecord {
+        if let Some(state) = locked(&self.activities).get(&record.spec.id) {
+            record.state = *state;
+        }
+        record
+    }
+
+    /// Shows what an operation is doing to a VE, until it is taken away again.
+    pub(crate) fn show_activity(&self, id: VeId, state: Option<State>) {
+        let mut activities = locked(&self.activities);
+        let shown = match state {
+            Some(state) => activities.insert(id, state),
+            None => activities.remove(&id),
+        };
+        drop(activities);
+        if shown != state {
+            (self.parts.publish)(Notice::Ve(id));
+        }
+    }
+
+    pub(crate) fn open_ticket(&self, operation: OperationId) {
+        let ticket = Ticket {
+            running: false,
+            progress: None,
+            cancelled: Arc::default(),
+        };
+        self.tickets().insert(operation, ticket);
+        (self.parts.publish)(Notice::Operation(operation));
+    }
+
+    pub(crate) fn mark_running(&self, operation: OperationId) {
+        if let Some(ticket) = self.tickets().get_mut(&operation) {
+            ticket.running = true;
+        }
+        (self.parts.publish)(Notice::Operation(operation));
+    }
+
+    /// Forgets the ticket of an operation that nobody works on any more.
+    pub(crate) fn close_ticket(&self, operation: OperationId) {
+        self.tickets().remove(&operation);
+        (self.parts.publish)(Notice::Operation(operation));
+    }
+
+    /// Writes down what happened outside of any operation, and tells it.
+    pub(crate) fn tell(&self, outcome: Outcome<'_>, mut event: Event) -> Result<(), Failure> {
+        event.at = (self.parts.clock)();
+        event.id = self.parts.registry.record(outcome, &event)?;
+        if let Some(id) = event.ve.and_then(|number| VeId::new(number).ok()) {
+            (self.parts.publish)(Notice::Ve(id));
+        }
+        (self.parts.publish)(Notice::Event(event));
+        Ok(())
+    }
+
+    /// Ends an operation: journal, record and event in one transaction, then whoever waits hears.
+    ///
+    /// A registry that cannot be written leaves the operation open; the VE is set right before the
+    /// next operation on it, or at the next start of the node.
+    pub(crate) fn end_operation(
+        &self,
+        operation: OperationId,
+        result: &Result<(), Failure>,
+        outcome: Outcome<'_>,
+        mut event: Event,
+    ) -> Result<(), Failure> {
+        event.at = (self.parts.clock)();
+        let (state, failure) = match result {
+            Ok(()) => (OperationState::Done, None),
+            Err(failure) if failure.kind == FailureKind::Cancelled => {
+                (OperationState::Cancelled, Some(failure))
+            }
+            Err(failure) => (OperationState::Failed, Some(failure)),
+        };
+        let text = failure.map(stored_message);
+        let words = failure
+            .zip(text.as_deref())
+            .map(|(f, text)| (f.kind.as_str(), text));
+        let ended = self
+            .parts
+            .registry
+            .operation_end(operation, state, words, outcome, &event);
+        self.close_ticket(operation);
+        event.id = ended?;
+        if let Some(id) = event.ve.and_then(|number| VeId::new(number).ok()) {
+            (self.parts.publish)(Notice::Ve(id));
+        }
+        (self.parts.publish)(Notice::Event(event));
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A failure as one text for the journal: the hint in a line of its own.
+fn stored_message(failure: &Failure) -> String {
+    match &failure.hint {
+        Some(hint) => format!("{}\n{hint}", failure.message),
+        None => failure.message.clone(),
+    }
+}
+
+impl Failure {
+    /// The failure that a journalled operation ended with.
+    #[must_use]
+    pub fn from_journal(code: &str, text: &str) -> Self {
+        let (message, hint) = text
+            .split_once('\n')
+            .map_or((text, None), |(m, h)| (m, Some(h)));
+        Self {
+            kind: FailureKind::from_word(code),
+            message: message.to_owned(),
+            hint: hint.map(str::to_owned),
+        }
+    }
+}
+
+/// Progress and cancellation of one operation.
+pub(crate) struct TicketSink<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) operation: OperationId,
+}
+
+impl ProgressSink for TicketSink<'_> {
+    fn report(&self, progress: Progress) {
+        if let Some(ticket) = self.inner.tickets().get_mut(&self.operation) {
+            ticket.progress = Some(progress);
+        }
+        (self.inner.parts.publish)(Notice::Operation(self.operation));
+    }
+
+    fn cancelled(&self) -> bool {
+        let tickets = self.inner.tickets();
+        tickets
+            .get(&self.operation)
+            .is_some_and(|ticket| ticket.cancelled.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,165 @@
+//! The daemon dies at every moment of every operation, and again while it sets the node right.
+
+use super::world::Image;
+use super::{RUNNING, SCENARIOS, Scenario, Sim, Views, stopped};
+use std::collections::BTreeSet;
+
+use registry::OperationState;
+use ve::VeId;
+
+/// What a scenario may lead to, and every moment on the way.
+struct Played {
+    allowed: Vec<Views>,
+    images: Vec<Image>,
+}
+
+fn play(scenario: &Scenario) -> Played {
+    let sim = scenario.prepare();
+    let before = sim.views();
+    sim.node.record();
+    (scenario.act)(&sim).unwrap();
+    let images = sim.node.images();
+    sim.check_whole(scenario.name);
+    let mut allowed = vec![sim.views()];
+    if scenario.undoable {
+        allowed.push(before);
+    }
+    Played { allowed, images }
+}
+
+/// Sets a node right that is as the image, and checks that it is whole.
+fn recover(image: &Image, played: &Played, context: &str) -> Sim {
+    let sim = Sim::after_crash(image);
+    let before: BTreeSet<_> = sim.node.world().inits.values().map(|i| i.run.pid).collect();
+    let open = sim.engine.registry().operations_open().unwrap();
+    sim.node.record();
+    let findings = sim.engine.recover().unwrap();
+    sim.hear();
+    let context = format!("{context}, {}", image.label);
+    sim.check_whole(&context);
+    let views = sim.views();
+    let legal = |allowed: &Views| {
+        // The VE beside it was never touched; the number of a VE that is gone is free.
+        *allowed == views
+    };
+    assert!(
+        played.allowed.iter().any(legal),
+        "{context}: neither as before nor as after:\n{:?}\nfound: {findings:?}\nallowed: {:?}",
+        web(&views),
+        played.allowed.iter().map(web).collect::<Vec<_>>()
+    );
+    let bystander = sim.engine.find("db").unwrap().run.unwrap().pid;
+    assert!(
+        before.contains(&bystander),
+        "{context}: another VE was started again"
+    );
+    let events = sim.events();
+    for operation in open {
+        let ended = sim.operation(operation.id);
+        assert!(ended.ended.is_some(), "{context}");
+        let told = |e: &registry::Event| e.ve == ended.ve && e.subject == ended.subject;
+        assert!(
+            events.iter().any(told),
+            "{context}: no event tells of {ended:?}"
+        );
+        if ended.state == OperationState::Done {
+            assert_eq!(views, played.allowed[0], "{context}: {ended:?} is not done");
+        }
+    }
+    sim
+}
+
+#[test]
+fn a_death_of_the_daemon_at_any_moment_leaves_each_ve_as_before_or_as_after() {
+    let mut moments = 0;
+    for scenario in &SCENARIOS {
+        let played = play(scenario);
+        moments += played.images.len();
+        for image in &played.images {
+            let sim = recover(image, &played, scenario.name);
+            sim.node.images();
+            // Nothing is left to be set right.
+            let views = sim.views();
+            let sim = sim.restarted();
+            assert_eq!(sim.views(), views, "{}, {}", scenario.name, image.label);
+        }
+    }
+    assert!(moments > 200, "only {moments} moments");
+}
+
+#[test]
+fn a_second_death_while_the_node_is_set_right_changes_nothing() {
+    for scenario in &SCENARIOS {
+        let played = play(scenario);
+        // Every third, since each has as many moments again.
+        for image in played.images.iter().step_by(3) {
+            let sim = recover(image, &played, scenario.name);
+            for again in sim.node.images() {
+                let context = format!("{}, {} and then", scenario.name, image.label);
+                recover(&again, &played, &context);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_launcher_that_dies_with_the_daemon_loses_no_process_and_leaves_none() {
+    for scenario in &SCENARIOS {
+        let mut played = play(scenario);
+        if scenario.name == "reboot" {
+            // Only the launcher knew what the VE had asked for.
+            played.allowed.push(stopped(&played.allowed[0]));
+        }
+        for image in &played.images {
+            let sim = Sim::after_crash(image);
+            sim.node.launcher_dies();
+            let image = Image {
+                label: format!("{} without launcher", image.label),
+                world: sim.node.world().clone(),
+                ..image.clone()
+            };
+            recover(&image, &played, scenario.name);
+        }
+    }
+}
+
+#[test]
+fn the_end_of_the_node_itself_leaves_no_ve_half_running() {
+    for scenario in &SCENARIOS {
+        let played = play(scenario);
+        for image in &played.images {
+            let mut image = image.clone();
+            image.world.inits.clear();
+            image.world.exits.clear();
+            image.world.groups.clear();
+            image.world.links.clear();
+            let sim = Sim::after_crash(&image);
+            sim.engine.recover().unwrap();
+            let context = format!("{}, {}", scenario.name, image.label);
+            sim.check_whole(&context);
+        }
+    }
+}
+
+fn web(views: &Views) -> Option<&super::View> {
+    views.values().find(|view| view.spec.name.as_str() == "web")
+}
+
+#[test]
+fn processes_of_no_ve_are_ended() {
+    let scenario = SCENARIOS.iter().find(|s| s.before == RUNNING).unwrap();
+    let sim = scenario.prepare();
+    let stray = VeId::new(119).unwrap();
+    {
+        let mut world = sim.node.world();
+        let init = world.inits.values().next().unwrap().clone();
+        world.inits.insert(stray, init);
+        world.areas.insert(stray, super::world::Area::default());
+        world.groups.insert(stray, None);
+    }
+    let views = sim.views();
+    let sim = sim.restarted();
+    sim.hear();
+    sim.check_whole("a stray VE");
+    assert_eq!(sim.views(), views);
+}

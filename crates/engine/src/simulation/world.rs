@@ -1,0 +1,510 @@
+//! A node that is made up: what outlives the daemon, and mechanisms over it that can be told to
+//! fail at any call, and of which an image can be taken at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use policy::InUse;
+use registry::{Run, VeRecord};
+use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+
+use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink, Running};
+use crate::request::TemplateRequest;
+
+/// What outlives the daemon.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct World {
+    pub(super) areas: BTreeMap<VeId, Area>,
+    pub(super) groups: BTreeMap<VeId, Option<Limits>>,
+    pub(super) links: BTreeMap<VeId, BTreeSet<IpAddr>>,
+    pub(super) inits: BTreeMap<VeId, Init>,
+    /// Ends of inits that the launcher keeps until they are dealt with.
+    pub(super) exits: BTreeMap<VeId, (Run, Exit)>,
+    /// Ends of inits that the daemon has not been told yet.
+    pub(super) news: Vec<(VeId, u32, Exit)>,
+    pub(super) pids: u32,
+    /// What no engine must ever do, and was done.
+    pub(super) violations: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Area {
+    pub(super) disk: Option<Bytes>,
+    /// Names of VEs whose inits ran on it.
+    pub(super) files: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Init {
+    pub(super) run: Run,
+    pub(super) ready: bool,
+    pub(super) frozen: bool,
+    /// Whether the launcher knows it: one that an earlier launcher started has to be adopted.
+    pub(super) held: bool,
+}
+
+/// When a call fails: before it did anything, half-way, or when all was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Before,
+    Middle,
+    After,
+}
+
+/// Which calls fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Failing {
+    #[default]
+    Nothing,
+    /// The call with this number.
+    Once(usize, When),
+    /// This call, and from then on every one of the same method.
+    FromThen(usize, When),
+    /// Every call of this method.
+    Always(&'static str),
+}
+
+/// All that is left of a node when its daemon is killed at this moment.
+#[derive(Clone, Debug)]
+pub(super) struct Image {
+    pub(super) label: String,
+    pub(super) world: World,
+    pub(super) database: Vec<u8>,
+    pub(super) log: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Script {
+    failing: Failing,
+    broken: Option<&'static str>,
+    calls: usize,
+    images: Option<Vec<Image>>,
+    busy: BTreeSet<VeId>,
+}
+
+type Hook = Box<dyn Fn(&'static str) + Send + Sync>;
+
+/// The made-up node. Clones are one.
+#[derive(Clone)]
+pub(super) struct FakeNode(Arc<Shared>);
+
+struct Shared {
+    world: Mutex<World>,
+    script: Mutex<Script>,
+    registry: PathBuf,
+    hook: Mutex<Option<Arc<Hook>>>,
+    on_moment: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn log_of(registry: &Path) -> PathBuf {
+    registry.with_extension("db-wal")
+}
+
+impl FakeNode {
+    pub(super) fn new(world: World, registry: &Path) -> Self {
+        Self(Arc::new(Shared {
+            world: Mutex::new(world),
+            script: Mutex::default(),
+            registry: registry.to_owned(),
+            hook: Mutex::default(),
+            on_moment: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        locked(&self.0.world)
+    }
+
+    /// Sets what fails from here on; returns how many calls there were since the last time.
+    pub(super) fn fail(&self, failing: Failing) -> usize {
+        let mut script = locked(&self.0.script);
+        script.failing = failing;
+        script.broken = None;
+        std::mem::take(&mut script.calls)
+    }
+
+    /// Calls this at the begin of each call of a mechanism.
+    pub(super) fn hook(&self, hook: Hook) {
+        *locked(&self.0.hook) = Some(Arc::new(hook));
+    }
+
+    /// Calls this at every moment.
+    pub(super) fn on_moment(&self, on_moment: Box<dyn Fn() + Send + Sync>) {
+        *locked(&self.0.on_moment) = Some(Arc::from(on_moment));
+    }
+
+    /// Takes an image at every moment from here on.
+    pub(super) fn record(&self) {
+        locked(&self.0.script).images = Some(Vec::new());
+    }
+
+    pub(super) fn images(&self) -> Vec<Image> {
+        locked(&self.0.script).images.take().unwrap_or_default()
+    }
+
+    /// A moment at which the daemon may die.
+    pub(super) fn moment(&self, label: &str) {
+        // Taken out meanwhile: what it does has moments, too.
+        let on_moment = locked(&self.0.on_moment).take();
+        if let Some(on_moment) = on_moment {
+            on_moment();
+            *locked(&self.0.on_moment) = Some(on_moment);
+        }
+        let mut script = locked(&self.0.script);
+        let calls = script.calls;
+        let Some(images) = script.images.as_mut() else {
+            return;
+        };
+        images.push(Image {
+            label: format!("{label} (call {calls})"),
+            world: World {
+                news: Vec::new(),
+                ..self.world().clone()
+            },
+            database: std::fs::read(&self.0.registry).unwrap(),
+            log: std::fs::read(log_of(&self.0.registry)).unwrap_or_default(),
+        });
+    }
+
+    /// The end of an init, by itself or by others.
+    pub(super) fn die(&self, id: VeId, exit: Exit) {
+        self.world().die(id, exit);
+    }
+
+    /// The launcher dies, and another takes its place, which knows nothing.
+    pub(super) fn launcher_dies(&self) {
+        let mut world = self.world();
+        world.exits.clear();
+        world.inits.values_mut().for_each(|init| init.held = false);
+    }
+
+    /// Begins a call; it may fail before it does anything.
+    fn begin(&self, id: Option<VeId>, name: &'static str) -> Result<Call<'_>, Fault> {
+        let hook = locked(&self.0.hook).clone();
+        if let Some(hook) = hook {
+            hook(name);
+        }
+        self.moment(&format!("before {name}"));
+        let mut script = locked(&self.0.script);
+        let number = script.calls;
+        script.calls += 1;
+        let fails = match script.failing {
+            Failing::Nothing => None,
+            Failing::Once(at, when) => (at == number).then_some(when),
+            Failing::FromThen(at, when) => {
+                if at == number {
+                    script.broken = Some(name);
+                }
+                (script.broken == Some(name)).then_some(when)
+            }
+            Failing::Always(method) => (method == name).then_some(When::Before),
+        };
+        let alone = id.is_none_or(|id| script.busy.insert(id));
+        drop(script);
+        if let (Some(id), false) = (id, alone) {
+            self.world()
+                .violations
+                .push(format!("two calls at once for VE {id}"));
+        }
+        let call = Call {
+            node: self,
+            id,
+            name,
+            fails,
+        };
+        call.check(When::Before).map(|()| call)
+    }
+}
+
+struct Call<'a> {
+    node: &'a FakeNode,
+    id: Option<VeId>,
+    name: &'static str,
+    fails: Option<When>,
+}
+
+impl Call<'_> {
+    fn check(&self, when: When) -> Result<(), Fault> {
+        if self.fails == Some(when) {
+            return Err(Fault::new(format!("{} broke ({when:?})", self.name)));
+        }
+        Ok(())
+    }
+
+    /// Between two parts of a call.
+    fn middle(&self) -> Result<(), Fault> {
+        self.node.moment(&format!("amid {}", self.name));
+        self.check(When::Middle)
+    }
+
+    fn end<T>(self, value: T) -> Result<T, Fault> {
+        self.node.moment(&format!("after {}", self.name));
+        self.check(When::After)?;
+        Ok(value)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            locked(&self.node.0.script).busy.remove(&id);
+        }
+    }
+}
+
+impl World {
+    fn die(&mut self, id: VeId, exit: Exit) {
+        if let Some(init) = self.inits.remove(&id)
+            && init.held
+        {
+            self.news.push((id, init.run.pid, exit));
+            self.exits.insert(id, (init.run, exit));
+        }
+    }
+
+    fn violation(&mut self, text: String) {
+        self.violations.push(text);
+    }
+}
+
+impl Mechanisms for FakeNode {
+    fn template_version(&self, name: &Name) -> Result<Option<String>, Fault> {
+        Ok((name.as_str() == "debian").then(|| "1".to_owned()))
+    }
+
+    fn template_work(&self, _: &TemplateRequest, sink: &dyn ProgressSink) -> Result<(), Fault> {
+        let call = self.begin(None, "template_work")?;
+        if sink.cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        call.end(())
+    }
+
+    fn template_remove(&self, _: &Name) -> Result<(), Fault> {
+        self.begin(None, "template_remove")?.end(())
+    }
+
+    fn address_check(&self, _: IpAddr) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "area_create")?;
+        self.world().areas.entry(id).or_default();
+        call.middle()?;
+        self.world().areas.entry(id).or_default().disk = disk;
+        call.end(())
+    }
+
+    fn area_remove(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "area_remove")?;
+        let mut world = self.world();
+        if world.inits.contains_key(&id) {
+            world.violation(format!("the area of VE {id} is removed while it runs"));
+        }
+        if let Some(area) = world.areas.get_mut(&id) {
+            area.files = BTreeSet::from(["half of it".to_owned()]);
+        }
+        drop(world);
+        call.middle()?;
+        self.world().areas.remove(&id);
+        call.end(())
+    }
+
+    fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
+        let call = self.begin(Some(spec.id), "groups_create")?;
+        self.world().groups.entry(spec.id).or_default();
+        call.middle()?;
+        self.world()
+            .groups
+            .insert(spec.id, Some(spec.limits.clone()));
+        call.end(())
+    }
+
+    fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
+        let id = record.spec.id;
+        let call = self.begin(Some(id), "launch")?;
+        let mut world = self.world();
+        if world.inits.contains_key(&id) {
+            world.violation(format!("a second init of VE {id}"));
+        }
+        if !world.groups.contains_key(&id) || !world.areas.contains_key(&id) {
+            world.violation(format!("VE {id} is launched without groups or area"));
+        }
+        let addresses = record.spec.addresses.iter().copied().collect();
+        world.links.insert(id, addresses);
+        drop(world);
+        call.middle()?;
+        let mut world = self.world();
+        world.pids += 1;
+        let run = Run {
+            pid: world.pids,
+            start_time_ticks: 1,
+            boot_id: "boot".to_owned(),
+        };
+        let area = world.areas.entry(id).or_default();
+        area.files.insert(record.spec.name.to_string());
+        world.exits.remove(&id);
+        world.inits.insert(
+            id,
+            Init {
+                run: run.clone(),
+                ready: true,
+                frozen: false,
+                held: true,
+            },
+        );
+        drop(world);
+        call.end(Running { run, ready: true })
+    }
+
+    fn end(
+        &self,
+        id: VeId,
+        _: Option<&Name>,
+        patience: Patience,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Exit, Fault> {
+        let call = self.begin(Some(id), "end")?;
+        let asked = matches!(patience, Patience::Until(_));
+        if asked && cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        let mut world = self.world();
+        if asked && world.inits.get(&id).is_some_and(|init| init.frozen) {
+            world.violation(format!("VE {id} is asked to end while it is frozen"));
+        }
+        let exit = if asked {
+            Exit::PowerOff
+        } else {
+            Exit::Signal(9)
+        };
+        world.die(id, exit);
+        drop(world);
+        call.end(exit)
+    }
+
+    fn clear(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "clear")?;
+        if self.world().inits.contains_key(&id) {
+            return Err(Fault::new("its groups have processes"));
+        }
+        self.world().groups.remove(&id);
+        call.middle()?;
+        self.world().links.remove(&id);
+        call.end(())
+    }
+
+    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault> {
+        let call = self.begin(None, "running")?;
+        let mut world = self.world();
+        for (id, init) in &mut world.inits {
+            init.held |= known.get(id) == Some(&init.run);
+        }
+        let held = world.inits.iter().filter(|(_, init)| init.held);
+        let running = held.map(|(id, init)| {
+            let (run, ready) = (init.run.clone(), init.ready);
+            (*id, Running { run, ready })
+        });
+        let running = running.collect();
+        drop(world);
+        call.end(running)
+    }
+
+    fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault> {
+        Ok(self.world().exits.clone())
+    }
+
+    fn exit_settled(&self, id: VeId, pid: u32) {
+        let mut world = self.world();
+        if world.exits.get(&id).is_some_and(|(run, _)| run.pid == pid) {
+            world.exits.remove(&id);
+        }
+    }
+
+    fn freeze(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "freeze")?;
+        if !self.world().groups.contains_key(&id) {
+            return Err(Fault::new("it has no groups"));
+        }
+        if let Some(init) = self.world().inits.get_mut(&id) {
+            init.frozen = true;
+        }
+        call.end(())
+    }
+
+    fn thaw(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "thaw")?;
+        if let Some(init) = self.world().inits.get_mut(&id) {
+            init.frozen = false;
+        }
+        call.end(())
+    }
+
+    fn frozen(&self, id: VeId) -> Result<bool, Fault> {
+        let call = self.begin(Some(id), "frozen")?;
+        let frozen = self.world().inits.get(&id).is_some_and(|init| init.frozen);
+        call.end(frozen)
+    }
+
+    fn in_use(&self, id: VeId, _: bool) -> Result<InUse, Fault> {
+        self.begin(Some(id), "in_use")?.end(InUse::default())
+    }
+
+    fn limits_apply(&self, id: VeId, limits: &Limits, running: bool) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "limits_apply")?;
+        match self.world().areas.get_mut(&id) {
+            Some(area) => area.disk = limits.disk,
+            None => return Err(Fault::new("it has no area")),
+        }
+        call.middle()?;
+        if running {
+            match self.world().groups.get_mut(&id) {
+                Some(group) => *group = Some(limits.clone()),
+                None => return Err(Fault::new("it has no groups")),
+            }
+        }
+        call.end(())
+    }
+
+    fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "addresses_apply")?;
+        let mut world = self.world();
+        let Some(link) = world.links.get_mut(&id) else {
+            return Err(Fault::new("it has no link"));
+        };
+        link.extend(new);
+        drop(world);
+        call.middle()?;
+        if let Some(link) = self.world().links.get_mut(&id) {
+            link.retain(|address| !old.contains(address) || new.contains(address));
+        }
+        call.end(())
+    }
+
+    fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+        let call = self.begin(None, "sweep")?;
+        let mut world = self.world();
+        let mut found = Vec::new();
+        let strays: Vec<_> = world.inits.keys().copied().collect();
+        for id in strays.into_iter().filter(|id| !keep.contains(id)) {
+            world.die(id, Exit::Signal(9));
+            found.push(format!("processes of {id}"));
+        }
+        let count = world.areas.len() + world.groups.len() + world.links.len();
+        world.areas.retain(|id, _| keep.contains(id));
+        world.groups.retain(|id, _| keep.contains(id));
+        world.links.retain(|id, _| keep.contains(id));
+        if count != world.areas.len() + world.groups.len() + world.links.len() {
+            found.push("areas, groups or links".to_owned());
+        }
+        drop(world);
+        call.end(found)
+    }
+}
