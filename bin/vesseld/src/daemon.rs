@@ -1,5 +1,6 @@
 //! The daemon as a whole: a node that waits to be prepared, or one that is up.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,8 +58,8 @@ pub(crate) enum Refusal {
     Prepared,
     /// The choices make no sense.
     Usage,
-    /// There is not enough of something.
-    Resources,
+    /// Something that they name does not exist.
+    Missing,
 }
 
 impl std::fmt::Display for Refusal {
@@ -66,7 +67,7 @@ impl std::fmt::Display for Refusal {
         f.write_str(match self {
             Self::Prepared => "the node is prepared already, and otherwise",
             Self::Usage => "the choices cannot be used",
-            Self::Resources => "there is not enough",
+            Self::Missing => "there is no such thing",
         })
     }
 }
@@ -75,10 +76,18 @@ impl std::error::Error for Refusal {}
 
 /// Which refusal an error is.
 pub(crate) fn refusal(error: &anyhow::Error) -> Option<Refusal> {
-    if let Some(error) = error.downcast_ref::<pool::CreateError>() {
-        return matches!(error, pool::CreateError::TooSmall { .. }).then_some(Refusal::Resources);
+    let Some(creation) = error.downcast_ref::<pool::CreateError>() else {
+        return error.downcast_ref::<Refusal>().copied();
+    };
+    let missing = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
+    };
+    match creation {
+        pool::CreateError::TooSmall { .. } => Some(Refusal::Usage),
+        _ if error.chain().any(missing) => Some(Refusal::Missing),
+        _ => None,
     }
-    error.downcast_ref::<Refusal>().copied()
 }
 
 /// Prepares the node at `root` as chosen, if it was not: pool and configuration. True when
@@ -93,7 +102,6 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     let config = Config::choose(choices).context(Refusal::Usage)?;
     kernel::probe::Features::probe().require_needed()?;
     refuse_used_networks(&config)?;
-    std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
     let created = Pool::create(
         &host::pool_source(root, &config.pool),
         &host::pool_mount(root),
@@ -167,7 +175,7 @@ impl Daemon {
             ranges: config.networks.clone(),
             processors: u32::try_from(kernel::proc::processors()?.get())?,
         };
-        let registry = Registry::open(&self.root.join("registry.db"))?;
+        let registry = open_registry(&self.root.join("registry.db"))?;
         let (host, events) = Host::up(&self.root, config)?;
         let host = Arc::new(host);
         let notices = self.notices.clone();
@@ -263,6 +271,18 @@ impl Daemon {
         }
         Ok(events)
     }
+}
+
+/// Opens the registry so that root alone can read it: it holds hashes of passwords. SQLite gives its
+/// other files the mode of the first.
+fn open_registry(path: &Path) -> Result<Registry> {
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
+    file.with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(Registry::open(path)?)
 }
 
 /// A thread for the work of one lane. Lanes end when nothing waits in them, so there are never

@@ -1,5 +1,6 @@
 //! The parts of a node that is up: pool, templates, groups, network, launcher.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,8 +63,9 @@ impl Host {
     pub(crate) fn up(root: &Path, config: Config) -> Result<(Self, runtime::Events)> {
         for folder in ["run", "log"] {
             let folder = root.join(folder);
-            std::fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
+            let mut builder = std::fs::DirBuilder::new();
+            let made = builder.recursive(true).mode(0o700).create(&folder);
+            made.with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let layout = Layout::detect()?;
         let (mut client, events) = crate::launcher::connect(root)?;

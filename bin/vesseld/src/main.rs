@@ -20,11 +20,13 @@ mod templates;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use api::latest::{ApiError, ErrorCode};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -78,9 +80,18 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    if !rustix::process::geteuid().is_root() {
+        return answer(
+            &ApiError::new(
+                ErrorCode::Permission,
+                "vesseld makes namespaces, mounts and links",
+            )
+            .with_hint("run it as root"),
+        );
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if arguments.init_only => refuse_init(&error),
+        Err(error) if arguments.init_only => answer(&node::init_error(&error)),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -91,9 +102,6 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     if arguments.doctor {
         return print(&doctor::report(&arguments.root));
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!("vesseld makes namespaces, mounts and links: run it as root");
     }
     let root = absolute(&arguments.root)?;
     let _lock = lock(&root)?;
@@ -156,14 +164,12 @@ fn init_only(root: &Path, arguments: &Arguments) -> Result<()> {
     print(&serde_json::json!({ "changed": changed, "root": root }))
 }
 
-/// Says why a node was not prepared as `vessel` says why something failed: it is `vessel init`
-/// that runs this, and passes words and code on.
+/// Says why something was refused as `vessel` does, which passes words and code of an `init` on.
 #[expect(
     clippy::print_stderr,
     reason = "the program's answer, for the command line that ran it"
 )]
-fn refuse_init(error: &anyhow::Error) -> ExitCode {
-    let error = node::init_error(error);
+fn answer(error: &ApiError) -> ExitCode {
     eprintln!("error: {}", error.message);
     if let Some(hint) = &error.hint {
         eprintln!("hint: {hint}");
@@ -182,7 +188,10 @@ fn print(value: &impl serde::Serialize) -> Result<()> {
 
 /// The root as an absolute path, made if need be: the daemon's working directory is not its own.
 fn absolute(root: &Path) -> Result<PathBuf> {
-    std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+    // What VEs say on their consoles, and the hashes of their passwords, are root's to read.
+    let mut builder = std::fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(root);
+    made.with_context(|| format!("cannot make {}", root.display()))?;
     std::path::absolute(root).with_context(|| format!("cannot use {}", root.display()))
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use api::latest::{ApiError, DestroyRequest, ErrorCode, ShutdownRequest};
 use engine::{Request, StopManner, VeRequest};
+use runtime::VeState;
 use ve::{State, VeId};
 
 use crate::convert::api_error;
@@ -99,11 +100,7 @@ fn stop_all(up: &Up, manner: StopManner) -> Result<Option<String>, ApiError> {
 fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     daemon.take_down();
     // Its end is also that of the thread that hears it.
-    up.host
-        .launcher
-        .client()
-        .shutdown()
-        .context("the launcher does not end")?;
+    end_launcher(&up.host)?;
     let Up { host, engine } = sole(up)?;
     drop(engine);
     let Host {
@@ -119,6 +116,17 @@ fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     drop(catalogue);
     pool.close()?;
     Ok(())
+}
+
+/// Ends the launcher. Ends of inits that it still keeps are dealt with: every VE was stopped.
+fn end_launcher(host: &Host) -> Result<()> {
+    let client = host.launcher.client();
+    for status in client.list().context("the launcher does not answer")? {
+        if matches!(status.state, VeState::Exited(_)) {
+            client.acknowledge(status.id, status.init.pid)?;
+        }
+    }
+    client.shutdown().context("the launcher does not end")
 }
 
 /// Waits until nobody else uses something: requests that are under way end by themselves.

@@ -1,5 +1,6 @@
 //! Templates as the engine's mechanisms need them, and what they say of their inits.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -157,7 +158,7 @@ fn build(
     host.catalogue
         .build(&request, session)
         .map(drop)
-        .map_err(|error| Fault::from_error(&error))
+        .map_err(|error| making_fault(&error))
 }
 
 fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Result<(), Fault> {
@@ -170,7 +171,30 @@ fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Resul
     host.catalogue
         .import(&request, session)
         .map(drop)
-        .map_err(|error| Fault::from_error(&error))
+        .map_err(|error| making_fault(&error))
+}
+
+/// Why a template was not made, with the kind that a full pool has.
+fn making_fault(error: &(dyn std::error::Error + 'static)) -> Fault {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let full = error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        });
+        let store_full = matches!(error.downcast_ref(), Some(template::StoreError::Full));
+        if full || store_full {
+            return Fault::from_error(error)
+                .of_kind(FailureKind::Resources)
+                .with_hint(
+                    "`vessel pool show` tells what is free; delete VEs or templates nobody needs",
+                );
+        }
+        cause = error.source();
+    }
+    Fault::from_error(error)
 }
 
 fn verify(host: &Host, name: &Name, session: Session<'_>) -> Result<(), Fault> {

@@ -306,9 +306,9 @@ pub(crate) fn init_error(error: &anyhow::Error) -> ApiError {
             ErrorCode::Usage,
             "`vessel init --help` shows what can be chosen",
         ),
-        Some(Refusal::Resources) => (
-            ErrorCode::NoResources,
-            "choose a larger pool, or another place for it",
+        Some(Refusal::Missing) => (
+            ErrorCode::NotFound,
+            "name a place that exists; nothing was changed",
         ),
         None => (
             ErrorCode::Failed,
