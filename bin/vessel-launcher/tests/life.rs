@@ -289,6 +289,50 @@ fn launches_fast() {
     assert!(times[times.len() / 2] < std::time::Duration::from_millis(250));
 }
 
+/// A file system of a quarter of a megabyte; unmounted when dropped.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: &std::path::Path) -> Self {
+        let mount = ["-t", "tmpfs", "-o", "size=256k", "none"];
+        assert!(
+            Command::new("mount")
+                .args(mount)
+                .arg(at)
+                .status()
+                .unwrap()
+                .success()
+        );
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_ve_with_a_full_disk_still_starts() {
+    let Some(node) = Node::start() else { return };
+    let Some(tree) = busybox_tree(node.root(), IDLE) else {
+        return;
+    };
+    let _small = Small::mount(&node.root().join("private"));
+    let mut spec = node.spec(40_140, &tree);
+    spec.facts.hosts = Some("127.0.0.1 localhost\n".to_owned());
+    let id = spec.id;
+    node.client.launch(&spec, &CgroupEntry::default()).unwrap();
+    let fill = "dd if=/dev/zero of=/full bs=1k; for n in $(seq 200); do echo x >/tmp/$n; done";
+    node.shell(id, &format!("{fill}; sync"));
+    node.client.kill(id).unwrap();
+    node.wait_exit(id);
+    spec.facts.hosts = Some("127.0.0.1 localhost\n".repeat(200));
+    node.client.launch(&spec, &CgroupEntry::default()).unwrap();
+    assert_eq!(node.shell(id, "cat /etc/hosts").1, "127.0.0.1 localhost\n");
+}
+
 fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

@@ -151,27 +151,42 @@ fn replace(path: &str, content: &str, mode: u32) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    let what = format!("write the VE's {path}");
-    if let Some(directory) = Path::new(path).parent() {
-        fs::create_dir_all(directory).guest_step(&what)?;
-    }
     let temporary = format!("{path}.vessel-new");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).guest_step(&what);
+    match write_aside(path, &temporary, content, mode) {
+        // A VE that has used up its disk keeps the file it had: its owner must get in to clean up.
+        Err(error) if is_full(&error) && Path::new(path).exists() => {
+            let _ = fs::remove_file(&temporary);
+            Ok(())
         }
+        outcome => outcome.guest_step(format_args!("write the VE's {path}")),
+    }
+}
+
+fn write_aside(path: &str, temporary: &str, content: &str, mode: u32) -> io::Result<()> {
+    if let Some(directory) = Path::new(path).parent() {
+        fs::create_dir_all(directory)?;
+    }
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = fs::OpenOptions::new()
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(&temporary)
-        .guest_step(&what)?;
-    file.write_all(content.as_bytes()).guest_step(&what)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .guest_step(&what)?;
-    fs::rename(&temporary, path).guest_step(&what)
+        .open(temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    fs::rename(temporary, path)
+}
+
+/// Whether the pool or the VE's part of it is used up.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 #[cfg(test)]
