@@ -16,6 +16,8 @@ mod operations;
 mod record;
 mod schema;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod ves;
 
 pub use operations::{Event, NewOperation, Operation, OperationId, OperationState, Outcome};

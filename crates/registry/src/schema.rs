@@ -14,7 +14,7 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-const FORMATS: [&str; 2] = [TABLES, STAGES];
+pub(crate) const FORMATS: [&str; 2] = [TABLES, STAGES];
 
 /// A VE can be on its way out, and can have left something behind.
 const STAGES: &str = "
