@@ -59,6 +59,8 @@ impl Engine {
             policy::limits::grant(&lowered, &in_use, parts.facts.processors)?;
             let (old, new) = (before.spec.limits.clone(), after.spec.limits.clone());
             plan.push(Step::Limits { old, new });
+            // The pool keeps its part of them through a power cut, so the journal has to know first.
+            parts.registry.sync()?;
         }
         let addressed = |s: &Setting| matches!(s, Setting::AddressAuto | Setting::Addresses(_));
         if let Some(setting) = settings.iter().rev().find(|s| addressed(s)) {

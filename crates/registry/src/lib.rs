@@ -5,13 +5,16 @@
 //! what was under way: an operation is journalled in the same transaction that reserves what it
 //! needs (a name, a number, addresses), and ends in the same transaction that records its outcome.
 //!
-//! Every change is on disk before the call returns (`synchronous=FULL`): what a client was told
-//! survives a power cut. One connection, behind one lock: statements here take well below a
-//! millisecond, and nothing else is done while it is held.
+//! What a call did is on disk before it returns, and survives a power cut; but for the begin of an
+//! operation, which survives the daemon at once and a power cut from the next such call (or
+//! [`Registry::sync`]) on: a power cut before that leaves no trace of it. One connection, behind
+//! one lock: statements here take well below a millisecond, nothing else is done while it is
+//! held, and the disk is waited for outside of it, by many at once.
 //!
 //! It does not decide anything, and does not know what steps an operation has.
 #![forbid(unsafe_code)]
 
+mod durability;
 mod operations;
 mod record;
 mod schema;

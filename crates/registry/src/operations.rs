@@ -121,7 +121,8 @@ impl OperationState {
 const COLUMNS: &str = "id, kind, ve, subject, request, state, message, error_code, created, ended";
 
 impl Registry {
-    /// Journals an operation that reserves nothing.
+    /// Journals an operation that reserves nothing. It survives the daemon at once, and a power cut
+    /// with the next call that waits for the disk.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -165,6 +166,8 @@ impl Registry {
         )?;
         let event = event_insert(&transaction, event)?;
         transaction.commit()?;
+        drop(connection);
+        self.sync()?;
         Ok(event)
     }
 
@@ -178,6 +181,8 @@ impl Registry {
         leave(&transaction, outcome)?;
         let id = event_insert(&transaction, event)?;
         transaction.commit()?;
+        drop(connection);
+        self.sync()?;
         Ok(id)
     }
 

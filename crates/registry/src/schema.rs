@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::durability::Durability;
+
 /// Version of the tables that [`FORMATS`] make. A database of a newer version is refused, not
 /// guessed at.
 const VERSION: usize = FORMATS.len();
@@ -67,6 +69,7 @@ CREATE TABLE events (
 #[derive(Debug)]
 pub struct Registry {
     connection: Mutex<Connection>,
+    durability: Durability,
 }
 
 /// Why the registry could not be opened.
@@ -79,6 +82,14 @@ pub enum OpenError {
         path: PathBuf,
         /// SQLite's words.
         source: rusqlite::Error,
+    },
+    /// Its write-ahead log, which SQLite made beside it, could not be opened.
+    #[error("cannot open the log of the registry {}", path.display())]
+    Log {
+        /// The registry's file.
+        path: PathBuf,
+        /// The kernel's words.
+        source: std::io::Error,
     },
     /// The file is there and is damaged.
     #[error(
@@ -112,6 +123,9 @@ pub enum RegistryError {
     /// SQLite failed: most often a full disk.
     #[error("the registry cannot be used")]
     Database(#[from] rusqlite::Error),
+    /// The disk failed.
+    #[error("the registry's log cannot be flushed to its disk")]
+    Flush(#[source] std::io::Error),
     /// A record does not hold what it must.
     #[error("the registry's record of {what} cannot be read: {finding}")]
     Record {
@@ -148,9 +162,22 @@ impl Registry {
                 found,
             },
         })?;
+        let durability = Durability::new(path).map_err(|source| OpenError::Log {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self {
             connection: Mutex::new(connection),
+            durability,
         })
+    }
+
+    /// Returns when everything that was written before is on disk.
+    ///
+    /// # Errors
+    /// When the disk failed; what was written since the last success may be lost by a power cut.
+    pub fn sync(&self) -> Result<(), RegistryError> {
+        self.durability.wait()
     }
 
     /// The connection, for one transaction. A panic of another holder has rolled its transaction
@@ -177,7 +204,7 @@ impl From<rusqlite::Error> for Preparation {
 fn prepare(connection: &mut Connection) -> Result<(), Preparation> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     let finding: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if finding != "ok" {

@@ -46,7 +46,8 @@ const COLUMNS: &str = "id, spec, state, run, fault, first_boot, stage, unclean";
 impl Registry {
     /// Reserves number, name and addresses of a new VE and journals the operation that makes it,
     /// both or neither. `choose` makes the specification out of the numbers and addresses that are
-    /// taken, within the transaction, so that two VEs can never be given the same.
+    /// taken, within the transaction, so that two VEs can never be given the same. A power cut may
+    /// undo it until the next call that waits for the disk; the daemon's death does not.
     ///
     /// # Errors
     /// Names the taken name or address and its holder; passes on what `choose` refuses.
@@ -128,6 +129,8 @@ impl Registry {
         let chosen = choose(&taken)?;
         hold_addresses(&transaction, id, &chosen)?;
         transaction.commit().map_err(CreateConflict::from)?;
+        drop(connection);
+        self.sync().map_err(CreateConflict::from)?;
         Ok(chosen)
     }
 
@@ -152,6 +155,8 @@ impl Registry {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         update(&transaction, record)?;
         transaction.commit()?;
+        drop(connection);
+        self.sync()?;
         Ok(())
     }
 }
