@@ -139,7 +139,7 @@ impl Client {
 
     /// Starts a VE; returns when its init was executed.
     ///
-    /// An earlier end of this VE must have been acknowledged. Readiness comes later as [`Event::Ready`]. After an error nothing of the VE is left but
+    /// An earlier end of this VE counts as acknowledged. Readiness comes later as [`Event::Ready`]. After an error nothing of the VE is left but
     /// what its private area may have got of [`LaunchSpec::facts`].
     ///
     /// # Errors

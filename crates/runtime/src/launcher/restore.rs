@@ -280,18 +280,24 @@ impl State {
         self.ves.insert(spec.id, ve);
     }
 
-    /// Refuses a VE that runs, ends or wakes already.
+    /// Refuses a VE that runs, ends or wakes already; forgets the told end of one that does not,
+    /// for whoever starts it knows of that.
     ///
     /// # Errors
     /// `Busy`.
-    pub(super) fn check_free(&self, id: VeId) -> Result<(), Failure> {
+    pub(super) fn check_free(&mut self, id: VeId) -> Result<(), Failure> {
         let message = match self.ves.get(&id) {
             Some(ve) if ve.is_alive() => {
                 format!("VE {id} runs already as process {}", ve.init.pid)
             }
-            Some(_) => format!("the end of VE {id} was not taken note of yet: try again"),
-            None if self.restores.contains_key(&id) => format!("VE {id} is being woken"),
-            None => return Ok(()),
+            Some(ve) if !matches!(ve.state, VeState::Exited(_)) => {
+                format!("VE {id} has just ended and its files are not free yet: try again")
+            }
+            _ if self.restores.contains_key(&id) => format!("VE {id} is being woken"),
+            _ => {
+                self.ves.remove(&id);
+                return Ok(());
+            }
         };
         Err(failure(FailureKind::Busy, message))
     }
