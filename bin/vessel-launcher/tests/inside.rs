@@ -464,3 +464,40 @@ fn a_ve_that_may_nest_makes_containers() {
         0
     );
 }
+
+#[test]
+fn nobody_enters_a_ve_that_is_not_there_yet() {
+    let Some(node) = Node::start() else { return };
+    let Some(tree) = busybox_tree(node.root(), IDLE) else {
+        return;
+    };
+    let spec = node.spec(40_380, &tree);
+    let id = spec.id;
+    let groups = CgroupEntry::default();
+    let null = fs::File::open("/dev/null").unwrap();
+    let streams = ExecStreams {
+        input: null.as_fd(),
+        output: null.as_fd(),
+        error: null.as_fd(),
+    };
+    // The first process of a VE sees the node's files until it has left them.
+    let look = format!("test -e {}", node.root().display());
+    let look = command(&["/bin/sh", "-c", &look]);
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let launch = scope.spawn(|| node.client.launch(&spec, &groups).map(|_| ()));
+            while !launch.is_finished() {
+                match node.client.exec(id, &look, Some(streams), &groups) {
+                    Ok(task) => assert_eq!(task.wait().unwrap().code, 1),
+                    Err(error) => assert!(matches!(
+                        kind_of(Err::<(), _>(error)),
+                        FailureKind::Busy | FailureKind::NotFound
+                    )),
+                }
+            }
+            launch.join().unwrap().unwrap();
+        });
+        node.client.kill(id).unwrap();
+        node.wait_exit(id);
+    }
+}

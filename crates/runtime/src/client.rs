@@ -239,7 +239,8 @@ impl Client {
     ///
     /// # Errors
     /// `CommandNotFound` and `CommandNotExecutable` as a shell's 127 and 126; `Guest` for an
-    /// unknown user; `NotFound` when the VE does not run.
+    /// unknown user; `NotFound` when the VE does not run; `Busy` until [`Client::launch`] has
+    /// returned.
     pub fn exec(
         &self,
         id: VeId,

@@ -20,7 +20,7 @@ use super::state::State;
 use super::step::{Step, failure};
 use super::ves::TaskState;
 use super::{command, confine, identity};
-use crate::protocol::{Answer, Event, Failure, FailureKind, Message};
+use crate::protocol::{Answer, Event, Failure, FailureKind, Message, VeState};
 use crate::seccomp::Profile;
 use crate::spec::ExecSpec;
 
@@ -72,7 +72,13 @@ impl State {
         kept: &[BorrowedFd<'_>],
         work: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let init = self.living(id)?.pidfd.as_fd();
+        let ve = self.living(id)?;
+        // Until its init is executed, a VE's first process may still see the node's files.
+        if ve.state == VeState::Launching {
+            let message = format!("VE {id} is being started: try again in a moment");
+            return Err(failure(FailureKind::Busy, message));
+        }
+        let init = ve.pidfd.as_fd();
         let (ours, theirs) = report::channel()?;
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
         let into_cgroup = groups.v2.as_ref().map(AsFd::as_fd);
