@@ -241,3 +241,67 @@ pub enum FailureKind {
     /// The node refused a step.
     Node,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::spec::{ConsoleLog, Lower};
+
+    fn launch(number: u64, id: u32, text: &str, stopped: bool) -> Request {
+        let root = RootSpec {
+            lower: if stopped {
+                Lower::Directory(text.into())
+            } else {
+                Lower::Composefs {
+                    image: text.into(),
+                    objects: text.into(),
+                }
+            },
+            private: text.into(),
+        };
+        let console = ConsoleLog {
+            path: text.into(),
+            bytes_max: number,
+        };
+        let mut spec = LaunchSpec::new(VeId::new(id).unwrap(), text, root, console);
+        spec.environment = vec![(text.to_owned(), text.to_owned())];
+        spec.facts.authorized_keys = Some(vec![text.to_owned()]);
+        let cgroup = CgroupShape { v1: 8, v2: stopped };
+        Request {
+            number,
+            call: Call::Launch {
+                spec: Box::new(spec),
+                cgroup,
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn requests_survive_the_socket(
+            number: u64,
+            id in VeId::MIN..=VeId::MAX,
+            text in "\\PC{0,200}",
+            stopped: bool,
+        ) {
+            let request = launch(number, id, &text, stopped);
+            let bytes = serde_json::to_vec(&request).unwrap();
+            let back: Request = serde_json::from_slice(&bytes).unwrap();
+            prop_assert_eq!(format!("{request:?}"), format!("{back:?}"));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = serde_json::from_slice::<Request>(&bytes);
+            let _ = serde_json::from_slice::<Message>(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_a_ve_is_no_request() {
+        let text = br#"{"number":1,"call":{"Signal":{"id":7,"signal":9}}}"#;
+        assert!(serde_json::from_slice::<Request>(text).is_err());
+    }
+}
