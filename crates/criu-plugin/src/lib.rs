@@ -23,7 +23,7 @@ use rustix::thread::{
 const VARIABLE: &str = "VESSEL_UID_BASE";
 
 /// Called by CRIU at the start of a dump or restore; anything but 0 ends it.
-#[allow(
+#[expect(
     unsafe_code,
     reason = "CRIU looks for this name; no other library of the program has it"
 )]

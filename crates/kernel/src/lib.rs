@@ -1,5 +1,8 @@
 //! System calls with owned descriptors, and one probe of what this kernel can do.
-#![expect(unsafe_code, reason = "the one crate that speaks to the kernel directly")]
+#![expect(
+    unsafe_code,
+    reason = "the one crate that speaks to the kernel directly"
+)]
 
 pub mod btrfs;
 pub mod clone;
@@ -9,8 +12,8 @@ pub mod execute;
 pub mod fork;
 pub mod loop_device;
 pub mod mount;
-pub mod netns;
 pub mod namespace;
+pub mod netns;
 pub mod pidfd;
 pub mod probe;
 pub mod proc;

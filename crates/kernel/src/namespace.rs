@@ -26,7 +26,10 @@ pub fn leave_mount_namespace() -> io::Result<()> {
 /// # Errors
 /// `EINVAL` when the process has more than one thread (setns(2)).
 pub fn join_mount_namespace(namespace: impl AsFd) -> io::Result<()> {
-    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?)
+    Ok(move_into_link_name_space(
+        namespace.as_fd(),
+        Some(LinkNameSpaceType::Mount),
+    )?)
 }
 
 /// Moves the calling thread, and no other, into a network namespace (`/proc/PID/ns/net`).
@@ -34,5 +37,8 @@ pub fn join_mount_namespace(namespace: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` in the user namespace that owns it.
 pub fn join_network_namespace(namespace: impl AsFd) -> io::Result<()> {
-    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+    Ok(move_into_link_name_space(
+        namespace.as_fd(),
+        Some(LinkNameSpaceType::Network),
+    )?)
 }

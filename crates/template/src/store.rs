@@ -14,7 +14,7 @@
 //!
 //! The crate's own writer of objects is not used because it hashes or writes every content a second
 //! time and does not say whether a content was new; its image writer, reader and garbage collector
-//! are. fs-verity itself is not required of the file system: [`Store::verify`] hashes instead.
+//! are. fs-verity itself is not required of the file system: [`Catalogue::verify`](crate::Catalogue::verify) hashes instead.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

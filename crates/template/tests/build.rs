@@ -105,7 +105,6 @@ fn requests_are_checked_before_anything_runs() {
 }
 
 #[test]
-#[ignore = "fetches packages from the distribution's servers"]
 fn debian_12_is_built() {
     let scratch = scratch();
     let request = request(&scratch, "debian-12", None);
