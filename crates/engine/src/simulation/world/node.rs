@@ -1,0 +1,249 @@
+//! The mechanisms of the made-up node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use policy::InUse;
+use registry::{Run, VeRecord};
+use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+
+use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink, Running};
+use crate::request::TemplateRequest;
+
+use super::{FakeNode, Init};
+
+impl Mechanisms for FakeNode {
+    fn template_version(&self, name: &Name) -> Result<Option<String>, Fault> {
+        Ok((name.as_str() == "debian").then(|| "1".to_owned()))
+    }
+
+    fn template_work(&self, _: &TemplateRequest, sink: &dyn ProgressSink) -> Result<(), Fault> {
+        let call = self.begin(None, "template_work")?;
+        if sink.cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        call.end(())
+    }
+
+    fn template_remove(&self, _: &Name) -> Result<(), Fault> {
+        self.begin(None, "template_remove")?.end(())
+    }
+
+    fn address_check(&self, _: IpAddr) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "area_create")?;
+        self.world().areas.entry(id).or_default();
+        call.middle()?;
+        self.world().areas.entry(id).or_default().disk = disk;
+        call.end(())
+    }
+
+    fn area_remove(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "area_remove")?;
+        let mut world = self.world();
+        if world.inits.contains_key(&id) {
+            world.violation(format!("the area of VE {id} is removed while it runs"));
+        }
+        if let Some(area) = world.areas.get_mut(&id) {
+            area.files = BTreeSet::from(["half of it".to_owned()]);
+        }
+        drop(world);
+        call.middle()?;
+        self.world().areas.remove(&id);
+        call.end(())
+    }
+
+    fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
+        let call = self.begin(Some(spec.id), "groups_create")?;
+        self.world().groups.entry(spec.id).or_default();
+        call.middle()?;
+        self.world()
+            .groups
+            .insert(spec.id, Some(spec.limits.clone()));
+        call.end(())
+    }
+
+    fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
+        let id = record.spec.id;
+        let call = self.begin(Some(id), "launch")?;
+        let mut world = self.world();
+        if world.inits.contains_key(&id) {
+            world.violation(format!("a second init of VE {id}"));
+        }
+        if !world.groups.contains_key(&id) || !world.areas.contains_key(&id) {
+            world.violation(format!("VE {id} is launched without groups or area"));
+        }
+        let addresses = record.spec.addresses.iter().copied().collect();
+        world.links.insert(id, addresses);
+        drop(world);
+        call.middle()?;
+        let mut world = self.world();
+        world.pids += 1;
+        let run = Run {
+            pid: world.pids,
+            start_time_ticks: 1,
+            boot_id: "boot".to_owned(),
+        };
+        let area = world.areas.entry(id).or_default();
+        area.files.insert(record.spec.name.to_string());
+        world.exits.remove(&id);
+        world.inits.insert(
+            id,
+            Init {
+                run: run.clone(),
+                ready: true,
+                frozen: false,
+                held: true,
+            },
+        );
+        drop(world);
+        call.end(Running { run, ready: true })
+    }
+
+    fn end(
+        &self,
+        id: VeId,
+        _: Option<&Name>,
+        patience: Patience,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Exit, Fault> {
+        let call = self.begin(Some(id), "end")?;
+        let asked = matches!(patience, Patience::Until(_));
+        if asked && cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        let mut world = self.world();
+        if asked && world.inits.get(&id).is_some_and(|init| init.frozen) {
+            world.violation(format!("VE {id} is asked to end while it is frozen"));
+        }
+        let exit = if asked {
+            Exit::PowerOff
+        } else {
+            Exit::Signal(9)
+        };
+        world.die(id, exit);
+        drop(world);
+        call.end(exit)
+    }
+
+    fn clear(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "clear")?;
+        if self.world().inits.contains_key(&id) {
+            return Err(Fault::new("its groups have processes"));
+        }
+        self.world().groups.remove(&id);
+        call.middle()?;
+        self.world().links.remove(&id);
+        call.end(())
+    }
+
+    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault> {
+        let call = self.begin(None, "running")?;
+        let mut world = self.world();
+        for (id, init) in &mut world.inits {
+            init.held |= known.get(id) == Some(&init.run);
+        }
+        let held = world.inits.iter().filter(|(_, init)| init.held);
+        let running = held.map(|(id, init)| {
+            let (run, ready) = (init.run.clone(), init.ready);
+            (*id, Running { run, ready })
+        });
+        let running = running.collect();
+        drop(world);
+        call.end(running)
+    }
+
+    fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault> {
+        Ok(self.world().exits.clone())
+    }
+
+    fn exit_settled(&self, id: VeId, pid: u32) {
+        let mut world = self.world();
+        if world.exits.get(&id).is_some_and(|(run, _)| run.pid == pid) {
+            world.exits.remove(&id);
+        }
+    }
+
+    fn freeze(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "freeze")?;
+        if !self.world().groups.contains_key(&id) {
+            return Err(Fault::new("it has no groups"));
+        }
+        if let Some(init) = self.world().inits.get_mut(&id) {
+            init.frozen = true;
+        }
+        call.end(())
+    }
+
+    fn thaw(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "thaw")?;
+        if let Some(init) = self.world().inits.get_mut(&id) {
+            init.frozen = false;
+        }
+        call.end(())
+    }
+
+    fn frozen(&self, id: VeId) -> Result<bool, Fault> {
+        let call = self.begin(Some(id), "frozen")?;
+        let frozen = self.world().inits.get(&id).is_some_and(|init| init.frozen);
+        call.end(frozen)
+    }
+
+    fn in_use(&self, id: VeId, _: bool) -> Result<InUse, Fault> {
+        self.begin(Some(id), "in_use")?.end(InUse::default())
+    }
+
+    fn limits_apply(&self, id: VeId, limits: &Limits, running: bool) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "limits_apply")?;
+        match self.world().areas.get_mut(&id) {
+            Some(area) => area.disk = limits.disk,
+            None => return Err(Fault::new("it has no area")),
+        }
+        call.middle()?;
+        if running {
+            match self.world().groups.get_mut(&id) {
+                Some(group) => *group = Some(limits.clone()),
+                None => return Err(Fault::new("it has no groups")),
+            }
+        }
+        call.end(())
+    }
+
+    fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "addresses_apply")?;
+        let mut world = self.world();
+        let Some(link) = world.links.get_mut(&id) else {
+            return Err(Fault::new("it has no link"));
+        };
+        link.extend(new);
+        drop(world);
+        call.middle()?;
+        if let Some(link) = self.world().links.get_mut(&id) {
+            link.retain(|address| !old.contains(address) || new.contains(address));
+        }
+        call.end(())
+    }
+
+    fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+        let call = self.begin(None, "sweep")?;
+        let mut world = self.world();
+        let mut found = Vec::new();
+        let strays: Vec<_> = world.inits.keys().copied().collect();
+        for id in strays.into_iter().filter(|id| !keep.contains(id)) {
+            world.die(id, Exit::Signal(9));
+            found.push(format!("processes of {id}"));
+        }
+        let count = world.areas.len() + world.groups.len() + world.links.len();
+        world.areas.retain(|id, _| keep.contains(id));
+        world.groups.retain(|id, _| keep.contains(id));
+        world.links.retain(|id, _| keep.contains(id));
+        if count != world.areas.len() + world.groups.len() + world.links.len() {
+            found.push("areas, groups or links".to_owned());
+        }
+        drop(world);
+        call.end(found)
+    }
+}
