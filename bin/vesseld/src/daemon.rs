@@ -188,19 +188,22 @@ impl Daemon {
             // Without a listener nobody has to hear.
             publish: Box::new(move |notice| drop(notices.send(notice))),
         });
-        for finding in engine
-            .recover()
-            .map_err(|failure| anyhow::anyhow!("{failure}"))?
-        {
-            tracing::info!("recovery: {finding}");
-        }
         let up = Arc::new(Up { host, engine });
         *self.up.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&up));
+        // Recovery ends inits, and hears of their ends as everybody does. Nothing else is begun
+        // before it is over: the engine sees to that.
         let daemon = Arc::clone(self);
         let listener = Arc::clone(&up);
         std::thread::Builder::new()
             .name("events".to_owned())
             .spawn(move || daemon.listen(&listener, events))?;
+        let findings = up
+            .engine
+            .recover()
+            .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        for finding in findings {
+            tracing::info!("recovery: {finding}");
+        }
         let watched = Arc::clone(self);
         std::thread::Builder::new()
             .name("network".to_owned())
