@@ -301,9 +301,9 @@ fn bad_pools_are_refused(node: &mut Node) -> Result<()> {
     fs::write(&file, "no device")?;
     let file = file.display().to_string();
     let mut wrong = Vec::new();
-    // What no code is documented for is a failure.
+    // A size that cannot be is wrong usage, one that the host cannot give a lack of resources.
     for (codes, word, arguments) in [
-        (&[6][..], "1M", &["init", "--pool-size", "1M"][..]),
+        (&[2, 6][..], "1M", &["init", "--pool-size", "1M"][..]),
         (&[2], "much", &["init", "--pool-size", "much"]),
         (&[1, 6], "too large", &["init", "--pool-size", "900000T"]),
         (
