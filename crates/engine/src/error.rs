@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use policy::{ActionDenied, LimitDenied};
+use policy::{Action, ActionDenied, LimitDenied};
 use registry::{CreateConflict, RegistryError};
 use ve::Name;
 
@@ -175,6 +175,13 @@ impl From<ActionDenied> for Failure {
             ActionDenied::Protected => (
                 FailureKind::Permission,
                 "take the protection away: `vessel set NAME protected=no`",
+            ),
+            ActionDenied::State {
+                action: Action::Start,
+                ..
+            } => (
+                FailureKind::State,
+                "`vessel restart NAME` starts it anew; `vessel resume NAME` lets a paused one go on",
             ),
             ActionDenied::State {
                 needed: "stopped", ..

@@ -6,7 +6,6 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -29,13 +28,8 @@ const NOTIFY_PATH: &str = "/run/host/notify";
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs as the VE's first process; returns only when the launch failed.
-pub(super) fn run(
-    spec: &LaunchSpec,
-    staging: &Path,
-    channel: BorrowedFd<'_>,
-    tasks: &[BorrowedFd<'_>],
-) -> u8 {
-    let Err(failed) = become_init(spec, staging, channel, tasks);
+pub(super) fn run(spec: &LaunchSpec, channel: BorrowedFd<'_>, tasks: &[BorrowedFd<'_>]) -> u8 {
+    let Err(failed) = become_init(spec, channel, tasks);
     // If even this fails, the launcher sees the channel close without a word of execution.
     let _ = tell(channel, &Report::Failed(failed), &[]);
     1
@@ -43,7 +37,6 @@ pub(super) fn run(
 
 fn become_init(
     spec: &LaunchSpec,
-    staging: &Path,
     channel: BorrowedFd<'_>,
     tasks: &[BorrowedFd<'_>],
 ) -> Result<std::convert::Infallible, Failure> {
@@ -63,7 +56,7 @@ fn become_init(
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set the VE's host name")?;
     kernel::clone::enter_new_cgroup_namespace().step("make the VE's view of control groups")?;
     let own = inside::make_own(spec)?;
-    inside::enter_root(root.as_fd(), staging)?;
+    inside::enter_root(root.as_fd())?;
     inside::attach(&own, dev.as_fd(), console.as_fd(), spec.nesting)?;
     inside::fill_run(spec, &own)?;
     configure_network(spec)?;

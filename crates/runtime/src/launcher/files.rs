@@ -83,7 +83,6 @@ impl State {
         stream: BorrowedFd<'_>,
     ) -> Result<(), Failure> {
         let (ours, theirs) = report::channel()?;
-        let staging = self.root.join("run");
         let channel = theirs.as_fd();
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
         let options = Options {
@@ -94,7 +93,7 @@ impl State {
         let base = id.uid_base();
         let child = as_ve_root(base, || {
             spawn(&options, || {
-                let outcome = enter_fresh(&staging, channel, &tasks, stream)
+                let outcome = enter_fresh(channel, &tasks, stream)
                     .and_then(|()| carry_out(work, channel, stream));
                 match outcome {
                     Ok(()) => 0,
@@ -137,7 +136,6 @@ impl State {
 
 /// Makes a stopped VE's root the root of this process.
 fn enter_fresh(
-    staging: &Path,
     channel: BorrowedFd<'_>,
     tasks: &[BorrowedFd<'_>],
     stream: BorrowedFd<'_>,
@@ -151,7 +149,7 @@ fn enter_fresh(
         .map_err(|_| failure(FailureKind::Node, "the launcher handed over no root"))?;
     let root: OwnedFd = root;
     identity::become_root().step("become the VE's root")?;
-    inside::enter_root(root.as_fd(), staging)
+    inside::enter_root(root.as_fd())
 }
 
 /// Does the transfer, inside.

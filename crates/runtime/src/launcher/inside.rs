@@ -6,7 +6,6 @@
 //! follows acts on the VE's own files only, however hostile they are.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -94,16 +93,18 @@ fn make(
     made.step(format_args!("mount the VE's own {kind}"))
 }
 
+/// Where a root is attached before it becomes the root, in that process's own view only: every host
+/// has it, and the VE's root user gets there, which is not so beneath a node's root directory.
+const STAGING: &str = "/proc";
+
 /// Makes `root` this process's root and lets go of every mount of the node.
-///
-/// `staging` is any directory of the node; the root is attached there in this mount namespace only.
 ///
 /// # Errors
 /// Names the step.
-pub(super) fn enter_root(root: BorrowedFd<'_>, staging: &Path) -> Result<(), Failure> {
+pub(super) fn enter_root(root: BorrowedFd<'_>) -> Result<(), Failure> {
     kernel::mount::make_all_private().step("cut off the VE's mounts from the node's")?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(root, "", CWD, staging, flags).step("attach the VE's root")?;
+    move_mount(root, "", CWD, STAGING, flags).step("attach the VE's root")?;
     rustix::process::fchdir(root).step("enter the VE's root")?;
     rustix::process::pivot_root(".", ".").step("make the VE's root the root")?;
     unmount(".", UnmountFlags::DETACH).step("let go of the node's mounts")?;

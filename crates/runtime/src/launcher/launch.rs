@@ -66,7 +66,6 @@ impl State {
         let id = spec.id;
         self.check_free(id)?;
         let (ours, theirs) = report::channel()?;
-        let staging = self.root.join("run");
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
         let options = Options {
             namespaces: NAMESPACES,
@@ -74,9 +73,7 @@ impl State {
             sibling: false,
         };
         let child = as_ve_root(id.uid_base(), || {
-            spawn(&options, || {
-                child::run(&spec, &staging, theirs.as_fd(), &tasks)
-            })
+            spawn(&options, || child::run(&spec, theirs.as_fd(), &tasks))
         })
         .step("act as the VE's root")?
         .step("make the VE's first process")?;

@@ -208,7 +208,7 @@ pub fn serve(root: &Path) -> Result<(), ServeError> {
     poller
         .add(&roots_freed, poller::Source::Roots)
         .map_err(prepare("wait for events"))?;
-    let mut state = state::State::new(poller, listener, roots_freed, root.to_owned());
+    let mut state = state::State::new(poller, listener, roots_freed, root);
     let outcome = state.serve().map_err(prepare("wait for events"));
     let _ = std::fs::remove_file(socket_path(root));
     drop(lock);

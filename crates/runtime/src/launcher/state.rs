@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use network::Netlink;
@@ -36,7 +36,6 @@ pub(super) struct State {
     pub(super) listener: OwnedFd,
     /// Tells which roots the kernel has freed.
     pub(super) roots_freed: OwnedFd,
-    pub(super) root: PathBuf,
     pub(super) roots: RootBuilder,
     pub(super) netlink: Option<Netlink>,
     pub(super) connections: BTreeMap<u64, Connection>,
@@ -55,19 +54,18 @@ pub(super) struct State {
 }
 
 impl State {
-    /// A launcher that holds nothing yet.
+    /// A launcher that holds nothing yet, for the node at `root`.
     pub(super) fn new(
         poller: Poller,
         listener: OwnedFd,
         roots_freed: OwnedFd,
-        root: PathBuf,
+        root: &Path,
     ) -> Self {
         Self {
             poller,
             listener,
             roots_freed,
             roots: RootBuilder::new(root.join("run/layers")),
-            root,
             netlink: None,
             connections: BTreeMap::new(),
             ves: BTreeMap::new(),
