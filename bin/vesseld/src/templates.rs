@@ -1,6 +1,5 @@
 //! Templates as the engine's mechanisms need them, and what they say of their inits.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +7,10 @@ use engine::{FailureKind, Fault, Progress, ProgressSink, TemplateRequest};
 use registry::VeRecord;
 use runtime::InitKind as LaunchKind;
 use template::manifest::InitKind;
-use template::{BuildRequest, Cancel, ImportRequest, ImportSource, Session, Stage};
+use template::{
+    BuildError, BuildRequest, Cancel, CatalogueError, ImportError, ImportRequest, ImportSource,
+    Session, Stage, StoreError,
+};
 use ve::Name;
 
 use crate::host::Host;
@@ -158,7 +160,7 @@ fn build(
     host.catalogue
         .build(&request, session)
         .map(drop)
-        .map_err(|error| making_fault(&error))
+        .map_err(|error| build_fault(&error))
 }
 
 fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Result<(), Fault> {
@@ -171,30 +173,31 @@ fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Resul
     host.catalogue
         .import(&request, session)
         .map(drop)
-        .map_err(|error| making_fault(&error))
+        .map_err(|error| import_fault(&error))
 }
 
-/// Why a template was not made, with the kind that a full pool has.
-fn making_fault(error: &(dyn std::error::Error + 'static)) -> Fault {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let full = error.downcast_ref::<std::io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-            )
-        });
-        let store_full = matches!(error.downcast_ref(), Some(template::StoreError::Full));
-        if full || store_full {
-            return Fault::from_error(error)
-                .of_kind(FailureKind::Resources)
-                .with_hint(
-                    "`vessel pool show` tells what is free; delete VEs or templates nobody needs",
-                );
-        }
-        cause = error.source();
+/// Why a template was not imported, with the kind that a full pool has.
+fn import_fault(error: &ImportError) -> Fault {
+    let full = matches!(
+        error,
+        ImportError::Store(StoreError::Full)
+            | ImportError::Catalogue(CatalogueError::Store(StoreError::Full))
+    );
+    let fault = Fault::from_error(error);
+    if !full {
+        return fault;
     }
-    Fault::from_error(error)
+    fault.of_kind(FailureKind::Resources).with_hint(
+        "`vessel pool show` tells what is free; delete VEs or templates that nobody needs",
+    )
+}
+
+/// Why a template was not built.
+fn build_fault(error: &BuildError) -> Fault {
+    match error {
+        BuildError::Import(error) => import_fault(error),
+        error => Fault::from_error(error),
+    }
 }
 
 fn verify(host: &Host, name: &Name, session: Session<'_>) -> Result<(), Fault> {

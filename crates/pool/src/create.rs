@@ -149,10 +149,17 @@ fn prepare_file(path: &Path, size_bytes: u64) -> Result<Vec<Warning>, CreateErro
         // Somebody finished it while we waited to begin.
         return check_file(path, &file, size_bytes);
     }
-    file.set_len(size_bytes)
-        .map_err(failed("size", &unfinished))?;
-    program::make_file_system(&unfinished)?;
-    file.sync_all().map_err(failed("write out", &unfinished))?;
+    let fill = || {
+        file.set_len(size_bytes)
+            .map_err(failed("size", &unfinished))?;
+        program::make_file_system(&unfinished)?;
+        file.sync_all().map_err(failed("write out", &unfinished))
+    };
+    if let Err(error) = fill() {
+        // Ours, and of no use to anybody: a next try begins anew.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
     fs::rename(&unfinished, path).map_err(failed("name", path))?;
     let parent = path
         .parent()
