@@ -79,6 +79,7 @@ impl Bedroom {
             init,
             group: &self.own,
             linked: false,
+            addresses: &[],
             folder: &self.folder,
             criu: &self.criu,
         }
@@ -91,6 +92,10 @@ impl Bedroom {
         assert_eq!(self.node.wait_exit(self.spec.id), Exit::Signal(9));
         self.group.remove(self.spec.id).unwrap();
         assert!(!Path::new(&format!("/proc/{}", init.pid)).exists());
+    }
+
+    fn settle(&self, init: Launched) -> Result<Settled, SuspendError> {
+        settle(self.spec.id, Some(init), &self.own, &self.folder)
     }
 
     fn wake(&self) -> Result<Launched, ResumeError> {
@@ -230,7 +235,7 @@ fn a_failed_dump_leaves_the_ve_running() {
         assert!(!bedroom.own.is_frozen().unwrap());
         wait_count(&bedroom, count(&bedroom) + 2);
         assert!(!bedroom.folder.exists());
-        assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Awake);
+        assert_eq!(bedroom.settle(init).unwrap(), Settled::Awake);
     }
     bedroom.criu = real;
 
@@ -296,7 +301,7 @@ fn a_dump_whose_daemon_died_is_settled() {
     // Before CRIU began: frozen, a folder without images.
     fs::create_dir_all(&unfinished).unwrap();
     bedroom.own.freeze(Duration::from_secs(5)).unwrap();
-    assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Awake);
+    assert_eq!(bedroom.settle(init).unwrap(), Settled::Awake);
     assert!(!bedroom.own.is_frozen().unwrap() && !unfinished.exists());
     wait_count(&bedroom, count(&bedroom) + 2);
 
@@ -304,9 +309,9 @@ fn a_dump_whose_daemon_died_is_settled() {
     bedroom.sleep(init);
     fs::rename(&bedroom.folder, &unfinished).unwrap();
     bedroom.group.create(bedroom.spec.id).unwrap();
-    assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Asleep);
+    assert_eq!(bedroom.settle(init).unwrap(), Settled::Asleep);
     assert!(bedroom.folder.exists() && !unfinished.exists());
-    assert_eq!(settle(&bedroom.request(init)).unwrap(), Settled::Asleep);
+    assert_eq!(bedroom.settle(init).unwrap(), Settled::Asleep);
     bedroom.wake().unwrap();
     wait_count(&bedroom, count(&bedroom) + 2);
     bedroom.end();

@@ -15,6 +15,7 @@ mod launcher;
 mod mechanisms;
 mod node;
 mod passwords;
+mod sleep;
 mod teardown;
 mod templates;
 

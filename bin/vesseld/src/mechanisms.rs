@@ -12,11 +12,11 @@ use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeStat
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
-use crate::{guest, templates};
+use crate::{guest, sleep, templates};
 
 /// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
 /// hold it.
-const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the freezer may take with a VE that forks as fast as it can.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of a network namespace may take to remove its link.
@@ -58,6 +58,7 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn area_remove(&self, id: VeId) -> Result<(), Fault> {
+        sleep::discard(&self.0, id)?;
         self.0
             .pool
             .private_remove(id)
@@ -235,6 +236,22 @@ impl Mechanisms for NodeMechanisms {
             .map_err(|error| fault(&error))
     }
 
+    fn suspend(&self, record: &VeRecord) -> Result<(), Fault> {
+        sleep::suspend(self, record)
+    }
+
+    fn asleep(&self, record: &VeRecord) -> Result<bool, Fault> {
+        sleep::asleep(&self.0, record)
+    }
+
+    fn wake(&self, record: &VeRecord) -> Result<Running, Fault> {
+        sleep::wake(self, record)
+    }
+
+    fn discard(&self, id: VeId) -> Result<(), Fault> {
+        sleep::discard(&self.0, id)
+    }
+
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {
         let disk = self
             .0
@@ -334,7 +351,7 @@ impl NodeMechanisms {
             .collect()
     }
 
-    fn announce(&self, addresses: &[IpAddr]) -> Result<(), Fault> {
+    pub(crate) fn announce(&self, addresses: &[IpAddr]) -> Result<(), Fault> {
         let foreign = self.foreign(addresses);
         if foreign.is_empty() {
             return Ok(());
@@ -352,7 +369,7 @@ impl NodeMechanisms {
         network::uplink::withdraw(&mut self.0.netlink(), &foreign).map_err(|error| fault(&error))
     }
 
-    fn run(&self, init: runtime::protocol::Launched) -> Run {
+    pub(crate) fn run(&self, init: runtime::protocol::Launched) -> Run {
         Run {
             pid: init.pid,
             start_time_ticks: init.start_time,
@@ -387,7 +404,7 @@ impl NodeMechanisms {
         })
     }
 
-    fn launch_spec(&self, record: &VeRecord) -> Result<LaunchSpec, Fault> {
+    pub(crate) fn launch_spec(&self, record: &VeRecord) -> Result<LaunchSpec, Fault> {
         let spec = &record.spec;
         let init = templates::init(&self.0, &spec.template)?;
         let console = ConsoleLog {

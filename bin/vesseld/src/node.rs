@@ -120,6 +120,10 @@ impl Node for NodeDoor {
         Box::pin(self.with_up(move |up| ves::submit(up, &ve, VeRequest::Pause)))
     }
 
+    fn suspend(&self, ve: VeKey) -> Reply<'_, Operation> {
+        Box::pin(self.with_up(move |up| ves::submit(up, &ve, VeRequest::Suspend)))
+    }
+
     fn resume(&self, ve: VeKey) -> Reply<'_, Operation> {
         Box::pin(self.with_up(move |up| ves::submit(up, &ve, VeRequest::Resume)))
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use runtime::DevEntry;
@@ -23,6 +24,8 @@ pub struct Manifest {
     pub criu: String,
     /// The console's terminal as the images name it: `tty[RDEV:DEV]`.
     pub console: String,
+    /// Addresses that it has inside; the woken one gets those that the node then has for it.
+    pub addresses: Vec<IpAddr>,
     /// What the VE had put into its own `/dev`.
     pub dev: Vec<DevEntry>,
     /// The VE's control groups, parents first; the first is the VE's own. CRIU knows only those
@@ -109,6 +112,7 @@ mod tests {
             id: 9_001,
             criu: "4.2.1".to_owned(),
             console: "tty[8801:1a]".to_owned(),
+            addresses: Vec::new(),
             dev: Vec::new(),
             groups: Vec::new(),
         };

@@ -92,6 +92,7 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
         criu: request.criu.program.clone(),
         images: request.folder.to_owned(),
         console: manifest.console,
+        addresses_before: manifest.addresses,
         dev: manifest.dev,
     };
     request.launcher.restore(&spec).map_err(|source| {

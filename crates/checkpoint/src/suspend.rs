@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -43,6 +44,8 @@ pub struct SuspendRequest<'a> {
     pub group: &'a VeGroup,
     /// Whether it has a link.
     pub linked: bool,
+    /// The addresses that it has inside.
+    pub addresses: &'a [IpAddr],
     /// The checkpoint's folder. Its parent is made if need be; it should lie on the pool, where
     /// there is room for all of the VE's memory.
     pub folder: &'a Path,
@@ -149,7 +152,7 @@ pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> 
         match attempt(request, &new) {
             Ok(frozen) => {
                 let bytes = folder::bytes(&new);
-                finish(request, &new)?;
+                finish(request.id, request.group, &new, request.folder)?;
                 return Ok(Suspended {
                     bytes,
                     took: begun.elapsed(),
@@ -224,6 +227,7 @@ fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<String, SuspendError
         id: id.get(),
         criu: request.criu.version.clone(),
         console: console.clone(),
+        addresses: request.addresses.to_vec(),
         dev,
         groups,
     };
@@ -283,18 +287,15 @@ fn start(request: &SuspendRequest<'_>, new: &Path, console: &str) -> io::Result<
     Ok(criu)
 }
 
-fn finish(request: &SuspendRequest<'_>, new: &Path) -> Result<(), SuspendError> {
-    let write = |source| SuspendError::Write {
-        folder: request.folder.to_owned(),
+fn finish(id: VeId, group: &VeGroup, new: &Path, folder: &Path) -> Result<(), SuspendError> {
+    let owner = id.uid_base().get();
+    folder::finish(new, folder, owner).map_err(|source| SuspendError::Write {
+        folder: folder.to_owned(),
         source,
-    };
-    folder::finish(new, request.folder, request.id.uid_base().get()).map_err(write)?;
+    })?;
     // CRIU ended them all; this waits until they are gone, and thaws the group.
-    let killed = request.group.kill_all(END_TIMEOUT);
-    killed.map_err(|source| SuspendError::Kill {
-        id: request.id,
-        source,
-    })
+    let killed = group.kill_all(END_TIMEOUT);
+    killed.map_err(|source| SuspendError::Kill { id, source })
 }
 
 /// What became of a suspension whose daemon died.
@@ -307,19 +308,20 @@ pub enum Settled {
 }
 
 /// Ends what a daemon began that died within [`suspend`]: waits for its CRIU, then completes the
-/// checkpoint or takes it back.
+/// checkpoint or takes it back. `init` is that of the VE, if it had one.
 ///
 /// # Errors
 /// What cannot be completed or taken back; calling again is well.
-pub fn settle(request: &SuspendRequest<'_>) -> Result<Settled, SuspendError> {
-    let write = |source| SuspendError::Write {
-        folder: request.folder.to_owned(),
-        source,
-    };
-    let new = folder::unfinished(request.folder);
+pub fn settle(
+    id: VeId,
+    init: Option<Launched>,
+    group: &VeGroup,
+    folder: &Path,
+) -> Result<Settled, SuspendError> {
+    let alive = || init.is_some_and(|init| lives(init.pid, init.start_time));
+    let new = folder::unfinished(folder);
     if !new.exists() {
-        let alive = lives(request.init.pid, request.init.start_time);
-        let asleep = !alive && request.folder.exists();
+        let asleep = !alive() && folder.exists();
         return Ok(if asleep {
             Settled::Asleep
         } else {
@@ -331,18 +333,18 @@ pub fn settle(request: &SuspendRequest<'_>) -> Result<Settled, SuspendError> {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    if new.join(LAST_WRITTEN).exists() && !lives(request.init.pid, request.init.start_time) {
-        finish(request, &new)?;
+    if new.join(LAST_WRITTEN).exists() && !alive() {
+        finish(id, group, &new, folder)?;
         return Ok(Settled::Asleep);
     }
-    let thawed = request.group.thaw(END_TIMEOUT);
-    folder::remove(&new).map_err(write)?;
+    let thawed = group.thaw(END_TIMEOUT);
+    folder::remove(&new).map_err(|source| SuspendError::Write {
+        folder: folder.to_owned(),
+        source,
+    })?;
     // A VE without processes may have no group any more.
-    if lives(request.init.pid, request.init.start_time) {
-        thawed.map_err(|source| SuspendError::Freeze {
-            id: request.id,
-            source,
-        })?;
+    if alive() {
+        thawed.map_err(|source| SuspendError::Freeze { id, source })?;
     }
     Ok(Settled::Awake)
 }

@@ -184,7 +184,20 @@ impl Client {
             .await
     }
 
-    /// Begins to thaw a VE.
+    /// Begins to put a VE's processes on disk.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn suspend(&self, ve: &str) -> Result<Operation> {
+        self.ask(
+            Request::new(Method::POST, "/ves")
+                .below(ve)
+                .below("suspend"),
+        )
+        .await
+    }
+
+    /// Begins to thaw a VE, or to wake it from disk.
     ///
     /// # Errors
     /// See [`Client::list`].

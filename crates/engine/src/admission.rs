@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use policy::Action;
 use registry::{CreateConflict, NewOperation, Registry, Stage, VeRecord};
-use ve::{Autostart, Limits, Setting, Spec, VeId};
+use ve::{Autostart, Limits, Setting, Spec, State, VeId};
 
 use crate::error::{Failure, FailureKind};
 use crate::mechanisms::Mechanisms;
-use crate::request::{CreateRequest, NodeFacts, VeRequest};
+use crate::request::{CreateRequest, NodeFacts, StopManner, VeRequest};
 
 /// The VE that a name or number refers to.
 pub(crate) fn find(registry: &Registry, reference: &str) -> Result<VeRecord, Failure> {
@@ -29,9 +29,11 @@ pub(crate) fn find(registry: &Registry, reference: &str) -> Result<VeRecord, Fai
 pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failure> {
     let action = match request {
         VeRequest::Start => Action::Start,
+        VeRequest::Stop(StopManner::Kill) if record.state == State::Checkpointed => Action::Discard,
         VeRequest::Stop(_) => Action::Stop,
         VeRequest::Restart(_) => Action::Restart,
         VeRequest::Pause => Action::Pause,
+        VeRequest::Suspend => Action::Suspend,
         VeRequest::Resume => Action::Resume,
         VeRequest::Delete { force } => Action::Delete { force: *force },
         VeRequest::Set { .. } => Action::Set,

@@ -179,10 +179,15 @@ impl Engine {
     ) -> Result<(Result<(), Failure>, VeRecord), Failure> {
         let plan = match request {
             VeRequest::Start => plan::start(),
+            VeRequest::Stop(_) if before.state == State::Checkpointed => {
+                vec![Step::Discard, Step::Clear]
+            }
             VeRequest::Stop(manner) => plan::stop(patience(*manner)),
             VeRequest::Restart(manner) if before.run.is_some() => plan::restart(patience(*manner)),
             VeRequest::Restart(_) => plan::start(),
             VeRequest::Pause => vec![Step::Freeze],
+            VeRequest::Suspend => plan::suspend(),
+            VeRequest::Resume if before.state == State::Checkpointed => plan::wake(),
             VeRequest::Resume => vec![Step::Thaw],
             VeRequest::Delete { .. } => {
                 // From here on a crash leads to its end, never to half a VE.
@@ -258,7 +263,7 @@ fn activity(request: &VeRequest) -> Option<State> {
         VeRequest::Stop(_) | VeRequest::Restart(_) | VeRequest::Delete { .. } => {
             Some(State::Stopping)
         }
-        VeRequest::Pause | VeRequest::Resume | VeRequest::Set { .. } => None,
+        VeRequest::Pause | VeRequest::Suspend | VeRequest::Resume | VeRequest::Set { .. } => None,
     }
 }
 
@@ -271,6 +276,7 @@ pub(crate) fn done_word(kind: &str) -> &'static str {
         "reboot" => "ve-rebooted",
         "settle" => "ve-exited",
         "pause" => "ve-paused",
+        "suspend" => "ve-suspended",
         "resume" => "ve-resumed",
         "delete" => "ve-deleted",
         _ => "ve-changed",

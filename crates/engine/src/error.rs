@@ -5,7 +5,7 @@ use std::fmt;
 
 use policy::{Action, ActionDenied, LimitDenied};
 use registry::{CreateConflict, RegistryError};
-use ve::Name;
+use ve::{Name, State};
 
 use crate::mechanisms::Fault;
 
@@ -177,6 +177,13 @@ impl From<ActionDenied> for Failure {
                 "take the protection away: `vessel set NAME protected=no`",
             ),
             ActionDenied::State {
+                state: State::Checkpointed,
+                ..
+            } => (
+                FailureKind::State,
+                "wake it first: `vessel resume NAME`; or drop its processes: `vessel stop --kill NAME`",
+            ),
+            ActionDenied::State {
                 action: Action::Start,
                 ..
             } => (
@@ -187,8 +194,12 @@ impl From<ActionDenied> for Failure {
                 needed: "stopped", ..
             } => (FailureKind::State, "stop it first: `vessel stop NAME`"),
             ActionDenied::State {
-                needed: "paused", ..
-            } => (FailureKind::State, "only a paused VE can be resumed"),
+                needed: "paused or checkpointed",
+                ..
+            } => (
+                FailureKind::State,
+                "only a paused or checkpointed VE can be resumed",
+            ),
             ActionDenied::State { .. } => (
                 FailureKind::State,
                 "`vessel show NAME` tells what it is doing",

@@ -36,6 +36,7 @@ mod recovery;
 mod request;
 #[cfg(test)]
 mod simulation;
+mod sleep;
 mod templates;
 
 pub use error::{Failure, FailureKind};

@@ -110,6 +110,36 @@ pub trait Mechanisms: Send + Sync {
     /// Whether they are frozen.
     fn frozen(&self, id: VeId) -> Result<bool, Fault>;
 
+    /// Puts the VE's processes on disk; they are gone then. After a fault they run on.
+    ///
+    /// # Errors
+    /// A node without the means for it refuses.
+    fn suspend(&self, _record: &VeRecord) -> Result<(), Fault> {
+        Err(Fault::new("this node cannot put processes on disk"))
+    }
+    /// Ends a suspension that was interrupted, one way or the other: whether the VE's processes are
+    /// on disk and nowhere else. If not, they run if they live.
+    ///
+    /// # Errors
+    /// What is in the way of both.
+    fn asleep(&self, _record: &VeRecord) -> Result<bool, Fault> {
+        Ok(false)
+    }
+    /// Wakes processes from disk; what is on disk is of no use then. After a fault it is as before.
+    ///
+    /// # Errors
+    /// Why they cannot be woken.
+    fn wake(&self, _record: &VeRecord) -> Result<Running, Fault> {
+        Err(Fault::new("this node cannot wake processes from disk"))
+    }
+    /// Drops what is on disk.
+    ///
+    /// # Errors
+    /// What cannot be removed.
+    fn discard(&self, _id: VeId) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// What the VE uses that cannot be taken back.
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault>;
     /// Puts limits on a VE, at once if it runs.

@@ -32,6 +32,12 @@ pub enum Step {
     Freeze,
     /// Let them go on.
     Thaw,
+    /// Put the processes on disk.
+    Suspend,
+    /// Wake them from there.
+    Wake,
+    /// Drop them there.
+    Discard,
     /// Replace the limits.
     Limits {
         /// Those that apply.
@@ -138,6 +144,21 @@ impl<'a> Work<'a> {
                 mechanisms.thaw(id)?;
                 record.state = State::Running;
             }
+            Step::Suspend => {
+                mechanisms.suspend(record)?;
+                record.run = None;
+                record.state = State::Checkpointed;
+            }
+            Step::Wake => {
+                let running = mechanisms.wake(record)?;
+                record.run = Some(running.run);
+                record.state = State::Running;
+                record.fault = None;
+            }
+            Step::Discard => {
+                mechanisms.discard(id)?;
+                record.state = State::Stopped;
+            }
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
             Step::AreaRemove => {
@@ -175,6 +196,8 @@ impl<'a> Work<'a> {
                 record.state = State::Stopped;
                 Ok(())
             }
+            // A suspension or a waking that failed left all as it was.
+            Step::Suspend | Step::Wake | Step::Discard => Ok(()),
             Step::Freeze => {
                 mechanisms.thaw(id)?;
                 record.state = self.state_before;
@@ -195,7 +218,10 @@ impl<'a> Work<'a> {
 impl Step {
     /// Whether there is no way back behind this step.
     fn is_final(&self) -> bool {
-        matches!(self, Self::End(_) | Self::AreaRemove)
+        matches!(
+            self,
+            Self::End(_) | Self::Suspend | Self::Wake | Self::Discard | Self::AreaRemove
+        )
     }
 }
 
@@ -217,6 +243,16 @@ pub(crate) fn stop(patience: Patience) -> Vec<Step> {
 /// The steps that end one and run another.
 pub(crate) fn restart(patience: Patience) -> Vec<Step> {
     [vec![Step::End(patience)], start()].concat()
+}
+
+/// The steps that put a VE on disk.
+pub(crate) fn suspend() -> Vec<Step> {
+    vec![Step::Suspend, Step::Clear]
+}
+
+/// The steps that wake it.
+pub(crate) fn wake() -> Vec<Step> {
+    vec![Step::Clear, Step::GroupsCreate, Step::Wake]
 }
 
 /// The steps that remove a VE.

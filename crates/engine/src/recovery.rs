@@ -12,6 +12,9 @@
 //! | restart, reboot | the old init ended | the VE is started |
 //! | stop | the init ended | cleared up, also if the init asked for a reboot |
 //! | start | a new init runs | taken over |
+//! | suspend | all is on disk | it is checkpointed |
+//! | suspend | not all of it | its processes go on |
+//! | resume from disk | no init runs | it stays checkpointed |
 //! | anything else | the init runs | taken over as it is; limits and addresses as recorded |
 //! | anything else | no init runs | cleared up; an end that nobody saw is settled |
 //!
@@ -31,15 +34,16 @@ use crate::exits::after_exit_plan;
 use crate::lanes::Engine;
 use crate::mechanisms::{Patience, Running};
 use crate::plan::{self, Step, Work};
+use crate::sleep::Slept;
 
 /// One VE as it was found.
-struct Found {
-    record: VeRecord,
+pub(crate) struct Found {
+    pub(crate) record: VeRecord,
     /// The operation that was under way on it, if one was.
-    interrupted: Option<Operation>,
-    alive: Option<Running>,
+    pub(crate) interrupted: Option<Operation>,
+    pub(crate) alive: Option<Running>,
     /// An init of it that ended, and that nobody has dealt with.
-    ended: Option<(Run, Exit)>,
+    pub(crate) ended: Option<(Run, Exit)>,
 }
 
 impl Engine {
@@ -162,6 +166,10 @@ impl Engine {
         if found.record.stage != Stage::Whole {
             return self.remove_rest(found).map(Some);
         }
+        let found = match self.settle_sleep(found)? {
+            Slept::Settled(said) => return Ok(said),
+            Slept::Awake(found) => *found,
+        };
         let known = found.record.run.as_ref();
         match &found.alive {
             Some(alive) if known == Some(&alive.run) || found.interrupted.is_some() => {
@@ -199,6 +207,7 @@ impl Engine {
         };
         let done = match operation.kind.as_str() {
             "start" | "restart" | "reboot" => new,
+            "resume" if before.state == State::Checkpointed => new,
             "pause" => frozen,
             "resume" => !frozen,
             _ => false,
@@ -450,7 +459,7 @@ fn restore_limits(record: &VeRecord) -> Step {
     }
 }
 
-fn interrupted_event(operation: &Operation) -> registry::Event {
+pub(crate) fn interrupted_event(operation: &Operation) -> registry::Event {
     let id = operation.ve.and_then(|number| VeId::new(number).ok());
     let message = format!(
         "{} was interrupted by the end of the daemon",
@@ -464,7 +473,7 @@ fn interrupted_event(operation: &Operation) -> registry::Event {
     )
 }
 
-fn interrupted_by_crash() -> Failure {
+pub(crate) fn interrupted_by_crash() -> Failure {
     Failure::new(
         FailureKind::Failed,
         "it was interrupted by the end of the daemon",

@@ -58,7 +58,9 @@ pub enum VeRequest {
     Restart(StopManner),
     /// Freeze its processes.
     Pause,
-    /// Let them go on.
+    /// Put its processes on disk.
+    Suspend,
+    /// Let them go on, from standing still or from disk.
     Resume,
     /// Remove it.
     Delete {
@@ -132,6 +134,7 @@ impl VeRequest {
             Self::Stop(_) => "stop",
             Self::Restart(_) => "restart",
             Self::Pause => "pause",
+            Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Delete { .. } => "delete",
             Self::Set { .. } => "set",
@@ -141,7 +144,7 @@ impl VeRequest {
     /// What is asked, in one line for people who read the journal.
     pub(crate) fn summary(&self) -> String {
         match self {
-            Self::Start | Self::Pause | Self::Resume => String::new(),
+            Self::Start | Self::Pause | Self::Suspend | Self::Resume => String::new(),
             Self::Stop(manner) | Self::Restart(manner) => match manner {
                 StopManner::Kill => "kill".to_owned(),
                 StopManner::Ask { timeout } => format!("timeout {}s", timeout.as_secs()),

@@ -15,8 +15,12 @@ pub enum Action {
     Restart,
     /// Freeze its processes.
     Pause,
-    /// Let frozen processes go on.
+    /// Put its processes on disk.
+    Suspend,
+    /// Let frozen processes go on, or wake those on disk.
     Resume,
+    /// Drop its processes on disk.
+    Discard,
     /// Remove it and its files; `force` also when it runs.
     Delete {
         /// Whether it may be running.
@@ -62,7 +66,7 @@ pub enum AfterExit {
 /// # Errors
 /// Says what state the action needs.
 pub fn permit(action: Action, state: State, protected: bool) -> Result<(), ActionDenied> {
-    use State::{Broken, Paused, Running, Starting, Stopped, Stopping};
+    use State::{Broken, Checkpointed, Paused, Running, Starting, Stopped, Stopping};
     let (allowed, needed) = match action {
         Action::Start => (matches!(state, Stopped), "stopped"),
         Action::Stop => (
@@ -74,7 +78,12 @@ pub fn permit(action: Action, state: State, protected: bool) -> Result<(), Actio
             "running",
         ),
         Action::Pause => (matches!(state, Starting | Running), "running"),
-        Action::Resume => (matches!(state, Paused), "paused"),
+        Action::Suspend => (matches!(state, Running), "running"),
+        Action::Resume => (
+            matches!(state, Paused | Checkpointed),
+            "paused or checkpointed",
+        ),
+        Action::Discard => (matches!(state, Checkpointed), "checkpointed"),
         Action::Delete { .. } if protected => return Err(ActionDenied::Protected),
         Action::Delete { force } => (force || matches!(state, Stopped | Broken), "stopped"),
         Action::Set => (!matches!(state, State::Migrating), "here"),
@@ -111,7 +120,9 @@ impl fmt::Display for Action {
             Self::Stop => "stop",
             Self::Restart => "restart",
             Self::Pause => "pause",
+            Self::Suspend => "suspend",
             Self::Resume => "resume",
+            Self::Discard => "dropping its processes on disk",
             Self::Delete { .. } => "delete",
             Self::Set => "set",
             Self::Enter => "running a command",
@@ -124,12 +135,14 @@ impl fmt::Display for Action {
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 10] = [
+    const ACTIONS: [Action; 12] = [
         Action::Start,
         Action::Stop,
         Action::Restart,
         Action::Pause,
+        Action::Suspend,
         Action::Resume,
+        Action::Discard,
         Action::Delete { force: false },
         Action::Delete { force: true },
         Action::Set,
@@ -154,6 +167,7 @@ mod tests {
             State::Starting,
             State::Running,
             State::Paused,
+            State::Checkpointed,
             State::Broken,
         ] {
             let ways = ACTIONS

@@ -4,6 +4,7 @@
 //! wakes: its `/dev` (device nodes can be made by the node alone), its console, and its link. The
 //! names are here because who writes a checkpoint and who wakes it must agree on them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub struct RestoreSpec {
     pub images: PathBuf,
     /// The console's terminal as the checkpoint names it: `tty[RDEV:DEV]`.
     pub console: String,
+    /// Addresses that it had; it wakes with those of `launch`.
+    pub addresses_before: Vec<IpAddr>,
     /// What the VE itself had put into its `/dev`.
     pub dev: Vec<DevEntry>,
 }

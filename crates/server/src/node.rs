@@ -175,7 +175,9 @@ pub trait Node: Send + Sync + 'static {
     fn restart(&self, ve: VeKey, request: StopRequest) -> Reply<'_, Operation>;
     /// `POST /v1/ves/KEY/pause`: freezes its processes.
     fn pause(&self, ve: VeKey) -> Reply<'_, Operation>;
-    /// `POST /v1/ves/KEY/resume`: thaws its processes.
+    /// `POST /v1/ves/KEY/suspend`: puts its processes on disk.
+    fn suspend(&self, ve: VeKey) -> Reply<'_, Operation>;
+    /// `POST /v1/ves/KEY/resume`: thaws its processes, or wakes those on disk.
     fn resume(&self, ve: VeKey) -> Reply<'_, Operation>;
     /// `POST /v1/ves/KEY/exec`: runs a command inside. A command that is missing or cannot be executed is
     /// refused with `command_not_found` or `command_not_executable`.

@@ -6,8 +6,10 @@ use std::fmt;
 ///
 /// ```text
 /// stopped -> starting -> running <-> paused
-///    ^          |           |          |
-///    +----------+- stopping-+----------+      any -> broken (what is wrong is in its record)
+///    ^          |         | |  ^       |
+///    +----------+-stopping+-|--|-------+      any -> broken (what is wrong is in its record)
+///    |                      v  |
+///    +----------------- checkpointed
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {

@@ -18,7 +18,8 @@ pub(crate) use node::{
 pub(crate) use ve::{
     ConsoleArguments, CopyArguments, CreateArguments, DeleteArguments, EnterArguments,
     ExecArguments, ListArguments, LogsArguments, PauseArguments, SetArguments, ShowArguments,
-    SortKey, StartArguments, StatsArguments, StopArguments, Targets, TopArguments,
+    SortKey, StartArguments, StatsArguments, StopArguments, SuspendArguments, Targets,
+    TopArguments,
 };
 
 const EXIT_CODES: &str = "\
@@ -82,7 +83,9 @@ pub(crate) enum Verb {
     Restart(StopArguments),
     /// Freeze all processes of VEs
     Pause(PauseArguments),
-    /// Let the processes of paused VEs go on
+    /// Put running VEs on disk with all that their processes hold
+    Suspend(SuspendArguments),
+    /// Let the processes of paused VEs go on, and wake suspended ones
     Resume(PauseArguments),
     /// Delete VEs and their files
     #[command(visible_alias = "rm")]

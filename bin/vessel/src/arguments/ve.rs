@@ -136,6 +136,22 @@ pub(crate) struct PauseArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  vessel suspend web
+  vessel resume web
+
+A suspended VE takes no memory and outlives a restart of the node; its processes, open files and
+connections are as before when it is resumed. End commands that run in it from outside first.")]
+pub(crate) struct SuspendArguments {
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// Come back when the operation was begun
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   vessel delete web
   vessel delete web --force
   vessel delete --label team=shop --yes

@@ -1,4 +1,4 @@
-//! `vessel start`, `stop`, `restart`, `pause` and `resume`.
+//! `vessel start`, `stop`, `restart`, `pause`, `suspend` and `resume`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use client::{Client, ClientError};
 use indicatif::ProgressBar;
 
 use crate::Context;
-use crate::arguments::{PauseArguments, StartArguments, StopArguments};
+use crate::arguments::{PauseArguments, StartArguments, StopArguments, SuspendArguments};
 use crate::bulk::{self, Done};
 use crate::follow;
 use crate::output::Outcome;
@@ -96,10 +96,30 @@ pub(crate) async fn pause(context: &Context, arguments: PauseArguments) -> Outco
     .await
 }
 
+pub(crate) async fn suspend(context: &Context, arguments: SuspendArguments) -> Outcome {
+    let chosen = arguments
+        .targets
+        .choose(context, &[VeState::Running])
+        .await?;
+    let client = context.client.clone();
+    bulk::run(context, "suspend", chosen, line, move |name, bar| {
+        let client = client.clone();
+        async move {
+            let begun = client
+                .suspend(&name)
+                .await
+                .map_err(ClientError::into_api_error)?;
+            let states = ["running", "checkpointed"];
+            finish(&client, begun, &name, arguments.no_wait, states, &bar).await
+        }
+    })
+    .await
+}
+
 pub(crate) async fn resume(context: &Context, arguments: PauseArguments) -> Outcome {
     let chosen = arguments
         .targets
-        .choose(context, &[VeState::Paused])
+        .choose(context, &[VeState::Paused, VeState::Checkpointed])
         .await?;
     let client = context.client.clone();
     bulk::run(context, "resume", chosen, line, move |name, bar| {

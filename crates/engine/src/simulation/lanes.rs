@@ -191,8 +191,8 @@ fn refusals_name_the_thing_the_cause_and_the_next_step() {
         refusal(&failure),
         (
             FailureKind::State,
-            "VE `web`: it is stopped, and resume needs it to be paused",
-            "only a paused VE can be resumed"
+            "VE `web`: it is stopped, and resume needs it to be paused or checkpointed",
+            "only a paused or checkpointed VE can be resumed"
         )
     );
     for number in 102..=120 {

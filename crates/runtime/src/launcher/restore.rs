@@ -196,6 +196,14 @@ impl State {
         }
     }
 
+    /// Ends restores whose daemon is gone: the next one must find a VE that either runs or sleeps.
+    pub(super) fn give_up_orphaned_restores(&mut self) {
+        let alone = |restoring: &&Restoring| !self.connections.contains_key(&restoring.connection);
+        for restoring in self.restores.values().filter(alone) {
+            let _ = pidfd_send_signal(&restoring.criu.pidfd, Signal::KILL);
+        }
+    }
+
     /// Finds the init that CRIU left, and connects it.
     fn wake(&mut self, spec: &RestoreSpec) -> Result<(Launched, OwnedFd), Failure> {
         let id = spec.launch.id;
@@ -235,10 +243,14 @@ impl State {
         };
         let inside = kernel::pidfd::network_namespace(pidfd).step("find the VE's network")?;
         let addresses = &network.addresses;
+        let before = &spec.addresses_before;
+        let configure = || {
+            network::inside::configure(addresses)?;
+            network::inside::set_addresses(before, addresses)
+        };
         let worker = spawn(&Options::default(), || {
-            let done = kernel::namespace::join_network_namespace(&inside)
-                .is_ok_and(|()| network::inside::configure(addresses).is_ok());
-            u8::from(!done)
+            let joined = kernel::namespace::join_network_namespace(&inside).is_ok();
+            u8::from(!(joined && configure().is_ok()))
         })
         .step("make a process for the VE's network")?;
         let ended = waitid(WaitId::PidFd(worker.pidfd.as_fd()), WaitIdOptions::EXITED);

@@ -28,6 +28,7 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/ves/{key}/stop", post(ves::stop))
         .route("/ves/{key}/restart", post(ves::restart))
         .route("/ves/{key}/pause", post(ves::pause))
+        .route("/ves/{key}/suspend", post(ves::suspend))
         .route("/ves/{key}/resume", post(ves::resume))
         .route("/ves/{key}/exec", post(ves::exec))
         .route("/ves/{key}/console", post(ves::console))

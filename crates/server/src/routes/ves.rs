@@ -106,6 +106,15 @@ pub(super) async fn pause(
     super::begun(&door, &query, operation).await
 }
 
+pub(super) async fn suspend(
+    State(door): State<Door>,
+    Path(key): Path<String>,
+    query: Query,
+) -> Answer {
+    let operation = door.node.suspend(VeKey::parse(&key)).await?;
+    super::begun(&door, &query, operation).await
+}
+
 pub(super) async fn resume(
     State(door): State<Door>,
     Path(key): Path<String>,

@@ -165,8 +165,17 @@ impl Node for Fake {
         Box::pin(async move { self.change(&ve, "pause", &[VeState::Running], VeState::Paused) })
     }
 
+    fn suspend(&self, ve: VeKey) -> Reply<'_, Operation> {
+        Box::pin(
+            async move { self.change(&ve, "suspend", &[VeState::Running], VeState::Checkpointed) },
+        )
+    }
+
     fn resume(&self, ve: VeKey) -> Reply<'_, Operation> {
-        Box::pin(async move { self.change(&ve, "resume", &[VeState::Paused], VeState::Running) })
+        Box::pin(async move {
+            let from = [VeState::Paused, VeState::Checkpointed];
+            self.change(&ve, "resume", &from, VeState::Running)
+        })
     }
 
     fn exec(&self, ve: VeKey, request: ExecRequest) -> Reply<'_, Session> {
