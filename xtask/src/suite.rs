@@ -21,8 +21,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             .arg("--locked");
         command
     };
-    // The system tests run the programs, which Cargo builds for a test of the same package only.
-    process::run(&mut cargo(&["build", "--workspace", "--bins"]))?;
+    // The tests run the programs, and CRIU loads the plugin; Cargo builds these for a test of the
+    // same package only, and a plugin not even then.
+    process::run(&mut cargo(&["build", "--workspace"]))?;
     let mut failed = None;
     if arguments.is_empty() {
         let crates = [

@@ -81,7 +81,7 @@ fn what_is_asked_of_one_ve_is_done_in_order() {
             done.clone(),
             failed(
                 "VE `web`: it is paused, and start needs it to be stopped\n\
-                 stop it first: `vessel stop NAME`"
+                 `vessel restart NAME` starts it anew; `vessel resume NAME` lets a paused one go on"
             ),
             failed(
                 "VE `web`: it is paused, and delete needs it to be stopped\n\
