@@ -127,13 +127,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Builds the three programs of a node as they are shipped.
+/// Builds what a node consists of, as it is shipped: its three programs, and the plugin that CRIU
+/// finds beside them.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     let mut build = Command::new(env!("CARGO"));
     build
         .current_dir(workspace.root())
         .args(["build", "--release", "--locked"]);
-    process::run(build.args(["-p", "vessel", "-p", "vesseld", "-p", "vessel-launcher"]))
+    for package in ["vessel", "vesseld", "vessel-launcher", "criu-plugin"] {
+        build.args(["-p", package]);
+    }
+    process::run(&mut build)
 }
 
 fn show(node: &Node) -> Result<Value> {
