@@ -197,8 +197,13 @@ pub(crate) struct ExecArguments {
     /// Give the command no terminal, even on one
     #[arg(long, short = 'T')]
     pub(crate) no_tty: bool,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; `--` before it keeps its options its own
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "COMMAND"
+    )]
     pub(crate) command: Vec<String>,
 }
 

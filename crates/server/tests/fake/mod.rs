@@ -110,7 +110,12 @@ impl Fake {
     fn done(&self, kind: &str, name: &str, id: Option<u32>, error: Option<ApiError>) -> Operation {
         let begun = self.begin(kind, name, id);
         let mut inner = self.lock();
-        let ended = inner.operations.last_mut().unwrap();
+        // Another may have begun meanwhile.
+        let ended = inner
+            .operations
+            .iter_mut()
+            .find(|o| o.id == begun.id)
+            .unwrap();
         ended.state = if error.is_some() {
             OperationState::Failed
         } else {
