@@ -419,7 +419,7 @@ impl NodeMechanisms {
         if !spec.addresses.is_empty() {
             launch.network = Some(NetworkSpec {
                 addresses: spec.addresses.clone(),
-                mtu: None,
+                mtu: self.0.mtu(),
             });
         }
         Ok(launch)
