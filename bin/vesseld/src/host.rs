@@ -44,7 +44,7 @@ pub(crate) fn pool_mount(root: &Path) -> PathBuf {
 pub(crate) fn pool_source(root: &Path, config: &PoolConfig) -> pool::Source {
     match config {
         PoolConfig::Loop { size_bytes } => pool::Source::LoopFile {
-            path: root.join("pool.img"),
+            path: root.join(crate::teardown::POOL_FILE),
             size_bytes: *size_bytes,
         },
         PoolConfig::Device { path } => pool::Source::Device(path.clone()),

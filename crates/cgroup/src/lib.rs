@@ -28,6 +28,7 @@ mod freeze;
 mod group;
 mod layout;
 mod limits;
+mod neighbours;
 mod node;
 mod process;
 mod remove;
@@ -42,6 +43,7 @@ pub use error::{
 pub use group::{EXEC_GROUP, Entry, NESTED_DEPTH_MAX, NESTED_GROUPS_MAX, VeGroup};
 pub use layout::{Controller, DAEMON_GROUP, Hierarchy, Home, Layout, Mode, Unified};
 pub use limits::{Applied, LimitKey, Limits, Refusal};
+pub use neighbours::{Neighbour, neighbours};
 pub use node::NodeGroup;
 pub use remove::BUSY_TIMEOUT;
 pub use usage::Usage;
