@@ -35,6 +35,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Choices, Config};
 use crate::daemon::Daemon;
 use crate::node::NodeDoor;
+use crate::teardown::LOCK_FILE;
 
 /// Threads for what blocks: sessions hold one each for as long as they last.
 const BLOCKING_THREADS_MAX: usize = 2_048;
@@ -108,7 +109,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let _lock = lock(&root)?;
     enter_mount_namespace(&root)?;
     if arguments.init_only {
-        return init_only(&root, arguments);
+        let prepared = init_only(&root, arguments);
+        if prepared.is_err() {
+            remove_empty(&root);
+        }
+        return prepared;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -165,6 +170,20 @@ fn init_only(root: &Path, arguments: &Arguments) -> Result<()> {
     print(&serde_json::json!({ "changed": changed, "root": root }))
 }
 
+/// Removes a root that holds nothing but our lock: one that was made for a node that is refused.
+fn remove_empty(root: &Path) {
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return;
+    };
+    let own = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == LOCK_FILE)
+    };
+    if entries.into_iter().all(own) {
+        let _ = std::fs::remove_file(root.join(LOCK_FILE));
+        let _ = std::fs::remove_dir(root);
+    }
+}
+
 /// Says why something was refused as `vessel` does, which passes words and code of an `init` on.
 #[expect(
     clippy::print_stderr,
@@ -198,7 +217,7 @@ fn absolute(root: &Path) -> Result<PathBuf> {
 
 /// Keeps a second daemon away from this root, for as long as the descriptor is open.
 fn lock(root: &Path) -> Result<OwnedFd> {
-    let path = root.join("vesseld.lock");
+    let path = root.join(LOCK_FILE);
     let file = File::options()
         .create(true)
         .truncate(false)

@@ -17,6 +17,9 @@ use crate::host::{self, Host};
 /// The default pool, below the node's root.
 pub(crate) const POOL_FILE: &str = "pool.img";
 
+/// What keeps a second daemon away, below the node's root.
+pub(crate) const LOCK_FILE: &str = "vesseld.lock";
+
 /// How long VEs are waited for when a client names no time.
 const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
@@ -62,7 +65,7 @@ pub(crate) fn destroy(daemon: &Arc<Daemon>, request: &DestroyRequest) -> Result<
     }
     remove_files(daemon)
         .and_then(|()| remove_file(daemon, POOL_FILE))
-        .and_then(|()| remove_file(daemon, "vesseld.lock"))
+        .and_then(|()| remove_file(daemon, LOCK_FILE))
         .map_err(|error| failed_to_release(&error))?;
     let _ = daemon.ending.send(true);
     Ok(())
