@@ -100,8 +100,16 @@ impl Peer for Lxc {
     }
 }
 
-/// Takes away the groups that LXC leaves when it is killed.
+/// Takes away the groups that LXC leaves: those of a container when it is killed, and always one
+/// that its monitor passes through at its end (empty, and made again by whoever needs it).
 pub(crate) fn sweep() {
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let _ = fs::remove_dir(hierarchy.path().join("lxc.pivot"));
+    }
     for part in ["payload", "monitor"] {
         super::crun::sweep_groups(&format!("lxc.{part}.{NAME}"));
     }
