@@ -21,6 +21,7 @@
 //! real-time budget: a budget given to one VE is taken from the host's watchdogs.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod device;
 mod error;
 mod files;
@@ -31,10 +32,12 @@ mod limits;
 mod neighbours;
 mod node;
 mod process;
+mod processes;
 mod remove;
 mod usage;
 mod wait;
 
+pub use bounds::{Bound, DeviceControl};
 pub use device::{ALLOWED, AllowedDevice};
 pub use error::{
     CreateError, DetectError, EntryError, FileError, FreezeError, KillError, OpenError,
@@ -45,5 +48,6 @@ pub use layout::{Controller, DAEMON_GROUP, Hierarchy, Home, Layout, Mode, Unifie
 pub use limits::{Applied, LimitKey, Limits, Refusal};
 pub use neighbours::{Neighbour, neighbours};
 pub use node::NodeGroup;
+pub use processes::processes_default;
 pub use remove::BUSY_TIMEOUT;
 pub use usage::Usage;

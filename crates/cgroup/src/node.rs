@@ -95,6 +95,7 @@ impl NodeGroup {
             lock,
         };
         inner.set_node_weight()?;
+        inner.bound_processes()?;
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -258,6 +259,19 @@ impl Inner {
                 directory.write(Path::new("cpu.weight"), &NODE_CPU_WEIGHT.to_string())
             }
             None => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    /// Keeps processes for the node itself: all VEs together must not use up the machine's.
+    fn bound_processes(&self) -> Result<(), FileError> {
+        let most = crate::processes::processes_of_all().to_string();
+        match self.directory(Controller::Processes) {
+            Some((directory, _)) if directory.has(Path::new("pids.max")) => {
+                directory.write(Path::new("pids.max"), &most)
+            }
+            _ => Ok(()),
         }
     }
 }

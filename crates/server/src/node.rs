@@ -8,9 +8,9 @@ use std::pin::Pin;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus, Operation,
-    PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest, Template,
-    TemplateDetails, TerminalSize, Ve, VeDetails, VeState,
+    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation, NodeStatus,
+    Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest,
+    Template, TemplateDetails, TerminalSize, Ve, VeDetails, VeState,
 };
 use api::stream::Ended;
 use std::time::Duration;
@@ -195,6 +195,8 @@ pub trait Node: Send + Sync + 'static {
     /// `GET /v1/ves/KEY/files/kind?path=P`: whether P is a folder inside the VE, links followed;
     /// `not_found` if nothing is there.
     fn is_folder(&self, ve: VeKey, path: String) -> Reply<'_, bool>;
+    /// `GET /v1/ves/KEY/isolation`: what stands between a VE and the rest, as planned and as it is.
+    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation>;
     /// `GET /v1/ves/KEY/stats`: the counters of a VE.
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats>;
     /// `GET /v1/stats`: the counters of several VEs in one sweep, in the order of their numbers.

@@ -402,3 +402,24 @@ pub(crate) struct StatsArguments {
     #[command(flatten)]
     pub(crate) targets: Targets,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vessel isolation web
+  vessel isolation web --wall filter
+  vessel isolation --all --differing
+  vessel isolation web --json | jq .differing
+
+Each part of each wall: how it was planned, how the kernel has it now, and what it stops. \
+Exits with 1 when a part differs from its plan.")]
+pub(crate) struct IsolationArguments {
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// Only this wall: namespaces, users, filter, capabilities, paths, devices, limits, ...
+    #[arg(long, short, value_name = "WALL")]
+    pub(crate) wall: Option<String>,
+    /// Only parts that differ from their plan
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub(crate) differing: bool,
+}

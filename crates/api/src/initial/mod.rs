@@ -1,6 +1,7 @@
 //! The first version of the API's types.
 
 mod error;
+mod isolation;
 mod node;
 mod operation;
 mod requests;
@@ -10,6 +11,7 @@ mod template;
 mod ve;
 
 pub use error::{ApiError, ErrorCode};
+pub use isolation::{Isolation, IsolationEntry, IsolationVerdict, IsolationWall};
 pub use node::{
     Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, PoolKind,
     PoolStatus, Sold,

@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use kernel::clone::{Child, Options, namespaces, spawn};
 use network::link::HostEnd;
-use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags, inotify};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
     waitid,
 };
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use ve::VeId;
 
 use super::console::ConsoleState;
@@ -39,7 +40,7 @@ use super::root::Root;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::Ve;
-use super::{dev, restorer};
+use super::{confine, dev, restorer};
 use crate::protocol::{Answer, Event, Failure, FailureKind, Launched, VeState};
 use crate::restore::RestoreSpec;
 use crate::spec::LaunchSpec;
@@ -215,6 +216,7 @@ impl State {
         let number = pid.as_raw_nonzero().get().unsigned_abs();
         let started = kernel::proc::start_time(number).step("look at the woken init");
         let connected = started.and_then(|started| {
+            limit_woken(&pidfd)?;
             self.connect_woken(spec, &pidfd)?;
             Ok(started)
         });
@@ -342,4 +344,24 @@ impl State {
             }
         }
     }
+}
+
+/// Limits the namespaces of a woken VE, which CRIU does not keep: in a process that enters its
+/// user namespace and nothing else of it.
+fn limit_woken(pidfd: &OwnedFd) -> Result<(), Failure> {
+    let limit = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open("/proc", flags, Mode::empty()).step("open /proc")?;
+        move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
+            .step("enter the VE's user namespace")?;
+        confine::limit_namespaces(proc.as_fd())
+    };
+    let worker = spawn(&Options::default(), || u8::from(limit().is_err()))
+        .step("make a process for the VE's limits")?;
+    let ended = waitid(WaitId::PidFd(worker.pidfd.as_fd()), WaitIdOptions::EXITED);
+    if matches!(ended, Ok(Some(status)) if status.exit_status() == Some(0)) {
+        return Ok(());
+    }
+    let message = "cannot limit the namespaces of the woken VE";
+    Err(failure(FailureKind::Node, message))
 }

@@ -35,6 +35,7 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/ves/{key}/logs", get(ves::logs))
         .route("/ves/{key}/files", get(ves::get_files).put(ves::put_files))
         .route("/ves/{key}/files/kind", get(ves::kind_of_file))
+        .route("/ves/{key}/isolation", get(ves::isolation))
         .route("/ves/{key}/stats", get(ves::stats))
         .route("/stats", get(ves::stats_of))
         .route("/operations", get(operations::list))

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus,
-    Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest, SettingChange,
-    ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
-    TemplateDetails, Ve, VeDetails, VeState,
+    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
+    NodeStatus, Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest,
+    SettingChange, ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind,
+    Template, TemplateDetails, Ve, VeDetails, VeState,
 };
 use server::{
     ByteSource, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply, Session,
@@ -299,6 +299,10 @@ impl Node for Fake {
                 ),
             }
         })
+    }
+
+    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation> {
+        Box::pin(async move { self.find(&ve).map(|ve| values::isolation(&ve)) })
     }
 
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats> {
