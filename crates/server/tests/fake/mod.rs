@@ -127,6 +127,13 @@ impl Fake {
         begun
     }
 
+    /// Lets the daemon end.
+    fn stop(&self) {
+        if let Some(stop) = self.lock().stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
     fn path(&self, path: &str) -> PathBuf {
         self.files.path().join(path.trim_start_matches('/'))
     }
@@ -150,13 +157,19 @@ impl Served {
             runtime.block_on(async {
                 let listener = server::bind(&socket).unwrap();
                 ready.send(()).unwrap();
+                let mut told = false;
                 let shutdown = async {
                     tokio::select! {
                         _ = stopped => {}
-                        Ok(()) = own_stopped => {}
+                        Ok(()) = own_stopped => told = true,
                     }
                 };
                 server::serve(listener, served, shutdown).await;
+                if told {
+                    // As the daemon does. One that is killed leaves its socket.
+                    std::fs::remove_file(&socket).unwrap();
+                    let _ = std::fs::remove_dir(socket.parent().unwrap());
+                }
             });
             runtime.shutdown_background();
         });

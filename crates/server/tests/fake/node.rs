@@ -474,9 +474,7 @@ impl Node for Fake {
 
     fn shutdown(&self, _: ShutdownRequest) -> Reply<'_, ()> {
         Box::pin(async {
-            if let Some(stop) = self.lock().stop.take() {
-                let _ = stop.send(());
-            }
+            self.stop();
             Ok(())
         })
     }
@@ -484,6 +482,7 @@ impl Node for Fake {
     fn destroy(&self, request: DestroyRequest) -> Reply<'_, ()> {
         Box::pin(async move {
             if request.force {
+                self.stop();
                 return Ok(());
             }
             refuse(
