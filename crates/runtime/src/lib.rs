@@ -28,7 +28,6 @@ mod exchange;
 pub mod isolation;
 pub mod launcher;
 pub mod masks;
-mod packet;
 pub mod protocol;
 pub mod restore;
 pub mod spec;

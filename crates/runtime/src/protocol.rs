@@ -13,13 +13,6 @@ use crate::spec::{ExecSpec, LaunchSpec, RootSpec, WindowSize};
 /// Version of the protocol; both sides name it first and part when it differs.
 pub const VERSION: u32 = 1;
 
-/// Longest message in bytes. Fits the default socket buffer (212,992) with the kernel's overhead;
-/// keys and host files of one VE are far below.
-pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
-
-/// Most descriptors in one message: 12 v1 hierarchies, one v2 group, three streams.
-pub const DESCRIPTORS_MAX: usize = 24;
-
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {

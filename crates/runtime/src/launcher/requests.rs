@@ -10,12 +10,12 @@ use super::poller::Source;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::Ve;
-use crate::packet::Packet;
 use crate::protocol::{
     Answer, Call, CgroupShape, Event, Failure, FailureKind, Launched, Message, Request, VERSION,
     VeState,
 };
 use crate::spec::{InitKind, WindowSize};
+use kernel::packet::Packet;
 
 /// Descriptors of a cgroup entry, out of a message.
 #[derive(Debug)]
