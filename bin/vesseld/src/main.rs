@@ -12,6 +12,7 @@ mod doctor;
 mod guest;
 mod host;
 mod launcher;
+mod limits;
 mod mechanisms;
 mod node;
 mod passwords;

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
+use engine::{
+    Division, FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, Support,
+    TemplateRequest,
+};
 use policy::InUse;
 use registry::{Run, VeRecord};
 use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState, VeStatus};
-use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
 use crate::{guest, sleep, templates};
@@ -50,6 +53,14 @@ impl Mechanisms for NodeMechanisms {
         network::address::check(address).map_err(|error| fault(&error).of_kind(FailureKind::Usage))
     }
 
+    fn support(&self, key: Key) -> Support {
+        self.0.support(key)
+    }
+
+    fn divide(&self, division: &Division) -> Result<(), Fault> {
+        self.0.divide(division)
+    }
+
     fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault> {
         self.0
             .pool
@@ -72,7 +83,7 @@ impl Mechanisms for NodeMechanisms {
             .groups
             .create(spec.id)
             .map_err(|error| fault(&error))?;
-        apply(&group, &spec.limits)
+        crate::limits::apply(&group, &spec.limits)
     }
 
     fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
@@ -253,39 +264,11 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {
-        let disk = self
-            .0
-            .pool
-            .private_usage(id)
-            .map_err(|error| pool_fault(&error))?;
-        let mut in_use = InUse {
-            disk_bytes: Some(disk),
-            ..InUse::default()
-        };
-        if running {
-            let usage = self
-                .0
-                .groups
-                .ve(id)
-                .usage()
-                .map_err(|error| fault(&error))?;
-            in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
-            in_use.processes = Some(usage.processes);
-        }
-        Ok(in_use)
+        self.0.in_use(id, running)
     }
 
     fn limits_apply(&self, id: VeId, limits: &Limits, running: bool) -> Result<(), Fault> {
-        let disk = limits.disk.map(Bytes::get);
-        self.0
-            .pool
-            .private_limit_set(id, disk)
-            .map_err(|error| pool_fault(&error))?;
-        if running {
-            apply(&self.0.groups.ve(id), limits)
-        } else {
-            Ok(())
-        }
+        self.0.limits_apply(id, limits, running)
     }
 
     fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
@@ -439,32 +422,6 @@ fn set_addresses_inside(pid: u32, old: &[IpAddr], new: &[IpAddr]) -> Result<(), 
     };
     std::thread::scope(|scope| scope.spawn(inside).join())
         .unwrap_or_else(|_| Err(Fault::new("changing addresses within the VE failed")))
-}
-
-fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
-    let applied = group.apply(&cgroup::Limits {
-        cpu_limit_millicores: limits.cpu.map(ve::Cores::thousandths),
-        cpu_share: limits.cpu_share,
-        cpu_set: limits
-            .cpu_set
-            .as_ref()
-            .map(|set| set.processors().to_vec())
-            .unwrap_or_default(),
-        memory_limit_bytes: limits.memory.map(Bytes::get),
-        swap_limit_bytes: limits.memory_swap.map(Bytes::get),
-        processes_limit: limits.processes,
-    });
-    match applied.refused.into_iter().next() {
-        None => Ok(()),
-        Some((key, refusal)) => {
-            let kind = match refusal {
-                cgroup::Refusal::Invalid { .. } => FailureKind::Usage,
-                _ => FailureKind::Resources,
-            };
-            let detail = Fault::from_error(&refusal).message;
-            Err(Fault::new(format!("{key}: {detail}")).of_kind(kind))
-        }
-    }
 }
 
 pub(crate) fn cgroup_entry(entry: &cgroup::Entry) -> CgroupEntry<'_> {

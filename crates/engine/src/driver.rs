@@ -125,7 +125,9 @@ impl Engine {
             return self.end_missing(operation, id, name.as_str());
         };
         self.inner.mark_running(operation);
-        let (result, after) = match self.allowed(operation, &before, request, settled) {
+        let allowed = self.allowed(operation, &before, request, settled);
+        let allowed = allowed.and_then(|()| self.promise_to_run(&before, request));
+        let (result, after) = match allowed {
             Ok(()) => {
                 self.inner.show_activity(id, activity(request));
                 self.requested(operation, &before, request)?
@@ -165,6 +167,17 @@ impl Engine {
             settled?;
         }
         admission::permit(before, request)
+    }
+
+    /// Promises a VE that is to run by this request what it is guaranteed.
+    fn promise_to_run(&self, before: &VeRecord, request: &VeRequest) -> Result<(), Failure> {
+        let runs = before.run.is_some();
+        match request {
+            VeRequest::Start | VeRequest::Restart(_) | VeRequest::Resume if !runs => {
+                self.inner.promise(before.spec.id, &before.spec.limits)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Carries out a permitted request; returns how it went, and the record as it is true then.

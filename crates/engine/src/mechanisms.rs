@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
 
 use crate::error::FailureKind;
 use crate::request::TemplateRequest;
@@ -38,6 +38,28 @@ pub struct Running {
     pub run: Run,
     /// Whether it has said that it is ready.
     pub ready: bool,
+}
+
+/// Whether a node can do what a key asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// As it is meant.
+    Full,
+    /// Not wholly: what it does instead, for people.
+    Partly(String),
+    /// Not at all: what is missing and how to get it.
+    None(String),
+}
+
+/// How a node is divided among its VEs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Weights of processor time, 1 to 10,000, of running VEs whose weight changes.
+    pub cpu_weights: BTreeMap<VeId, u32>,
+    /// What running VEs are guaranteed of the memory, together.
+    pub memory_guaranteed: Bytes,
+    /// What VEs may use of it, together.
+    pub memory_for_ves: Bytes,
 }
 
 /// How far a long operation is.
@@ -75,6 +97,18 @@ pub trait Mechanisms: Send + Sync {
 
     /// Whether a VE may have this address here, apart from what other VEs have.
     fn address_check(&self, address: IpAddr) -> Result<(), Fault>;
+
+    /// Whether the node can do what this key asks for.
+    fn support(&self, _key: Key) -> Support {
+        Support::Full
+    }
+    /// Divides the node among its VEs. One that ended meanwhile is no fault.
+    ///
+    /// # Errors
+    /// The first share that could not be given; the others are.
+    fn divide(&self, _division: &Division) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Makes the VE's private area, with a bound on what it may hold.
     fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault>;

@@ -41,9 +41,9 @@ pub enum Step {
     /// Replace the limits.
     Limits {
         /// Those that apply.
-        old: Limits,
+        old: Box<Limits>,
         /// Those that shall.
-        new: Limits,
+        new: Box<Limits>,
     },
     /// Replace the addresses of a running VE.
     Addresses {

@@ -63,6 +63,7 @@ impl Engine {
             .collect();
         let mut running = mechanisms.running(&known)?;
         let exits = mechanisms.exits()?;
+        self.inner.settle_holdings(&records);
 
         for record in records {
             let id = record.spec.id;
@@ -86,6 +87,7 @@ impl Engine {
             mechanisms.exit_settled(id, run.pid);
         }
         let records = self.registry().ves()?;
+        self.inner.settle_holdings(&records);
         let keep: Vec<_> = records.into_iter().map(|r| r.spec.id).collect();
         match mechanisms.sweep(&keep) {
             Ok(swept) => findings.extend(swept),
@@ -148,7 +150,10 @@ impl Engine {
             mechanisms.exit_settled(id, run.pid);
         }
         self.inner.trust(id);
-        match self.registry().ve(id)?.filter(|record| record.unclean) {
+        let record = self.registry().ve(id)?;
+        let outcome = record.as_ref().map_or(Outcome::Forget(id), Outcome::Record);
+        self.inner.settle_holding(outcome);
+        match record.filter(|record| record.unclean) {
             None => Ok(()),
             Some(record) => {
                 let fault = record.fault.unwrap_or_default();
@@ -454,8 +459,8 @@ impl Found {
 /// Puts the recorded limits on again, whichever apply.
 fn restore_limits(record: &VeRecord) -> Step {
     Step::Limits {
-        old: record.spec.limits.clone(),
-        new: record.spec.limits.clone(),
+        old: Box::new(record.spec.limits.clone()),
+        new: Box::new(record.spec.limits.clone()),
     }
 }
 

@@ -18,6 +18,8 @@ mod node;
 pub(super) struct World {
     pub(super) areas: BTreeMap<VeId, Area>,
     pub(super) groups: BTreeMap<VeId, Option<Limits>>,
+    /// Weights of processor time, of VEs that have groups.
+    pub(super) weights: BTreeMap<VeId, u32>,
     pub(super) links: BTreeMap<VeId, BTreeSet<IpAddr>>,
     pub(super) inits: BTreeMap<VeId, Init>,
     /// Ends of inits that the launcher keeps until they are dealt with.

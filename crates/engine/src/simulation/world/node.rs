@@ -7,7 +7,7 @@ use policy::InUse;
 use registry::{Run, VeRecord};
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
-use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink, Running};
+use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running};
 use crate::request::TemplateRequest;
 
 use super::{FakeNode, Init};
@@ -30,6 +30,16 @@ impl Mechanisms for FakeNode {
     }
 
     fn address_check(&self, _: IpAddr) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn divide(&self, division: &Division) -> Result<(), Fault> {
+        let mut world = self.world();
+        for (id, weight) in &division.cpu_weights {
+            if world.groups.contains_key(id) {
+                world.weights.insert(*id, *weight);
+            }
+        }
         Ok(())
     }
 
@@ -58,7 +68,11 @@ impl Mechanisms for FakeNode {
 
     fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
         let call = self.begin(Some(spec.id), "groups_create")?;
-        self.world().groups.entry(spec.id).or_default();
+        let mut world = self.world();
+        world.groups.entry(spec.id).or_default();
+        // A new group has the usual weight, whatever an older one had.
+        world.weights.insert(spec.id, 100);
+        drop(world);
         call.middle()?;
         self.world()
             .groups
@@ -135,6 +149,7 @@ impl Mechanisms for FakeNode {
             return Err(Fault::new("its groups have processes"));
         }
         self.world().groups.remove(&id);
+        self.world().weights.remove(&id);
         call.middle()?;
         self.world().links.remove(&id);
         call.end(())
@@ -239,6 +254,7 @@ impl Mechanisms for FakeNode {
         let count = world.areas.len() + world.groups.len() + world.links.len();
         world.areas.retain(|id, _| keep.contains(id));
         world.groups.retain(|id, _| keep.contains(id));
+        world.weights.retain(|id, _| keep.contains(id));
         world.links.retain(|id, _| keep.contains(id));
         if count != world.areas.len() + world.groups.len() + world.links.len() {
             found.push("areas, groups or links".to_owned());
