@@ -134,13 +134,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     build
         .current_dir(workspace.root())
         .args(["build", "--release", "--locked"]);
-    for package in [
-        "vessel",
-        "vesseld",
-        "vessel-launcher",
-        "vessel-procview",
-        "criu-plugin",
-    ] {
+    for package in ["vessel", "vesseld", "vessel-launcher", "criu-plugin"] {
         build.args(["-p", package]);
     }
     process::run(&mut build)

@@ -1,27 +1,21 @@
-//! `node.toml`: what was decided when the node was prepared, and by `node set` since. Written whole or
-//! not at all, and read at every start.
+//! `node.toml`: what was decided when the node was prepared. Written once by `init`, whole or not
+//! at all, and read at every start.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use ve::{NodeKey, NodeResources, NodeSetting, VeId};
+use ve::VeId;
 
 /// VE numbers of one node, and so the most VEs that it can have.
 const IDS_PER_NODE: u32 = 4_000;
 /// Size of the default loop file. It is sparse: it takes what is written into it.
 const POOL_BYTES_DEFAULT: u64 = 40 << 30;
-/// The default ranges of addresses, the first that is free: large enough for every number of a node,
-/// and seldom used by networks that servers are in.
-const NETWORKS_DEFAULT: [&str; 4] = [
-    "10.99.0.0/16",
-    "10.98.0.0/16",
-    "10.97.0.0/16",
-    "10.96.0.0/16",
-];
+/// The default range of addresses: large enough for every number of a node, and seldom used by
+/// networks that servers are in.
+const NETWORK_DEFAULT: &str = "10.99.0.0/16";
 
 /// The decisions of `vessel init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +29,6 @@ pub(crate) struct Config {
     pub(crate) nat: bool,
     /// Where the pool is.
     pub(crate) pool: PoolConfig,
-    /// Settings of `node set`, in its words.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    resources: BTreeMap<String, String>,
 }
 
 /// Where the pool is.
@@ -102,19 +93,14 @@ impl Config {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The configuration that these choices make on a node that was not prepared. What is not chosen
-    /// is what this host has free: `nodes` are the first numbers of others, `used` its networks.
-    pub(crate) fn choose(choices: &Choices, nodes: &[VeId], used: &[IpNet]) -> Result<Self> {
-        let first_id = match choices.first_id {
-            Some(first_id) => VeId::new(first_id)?,
-            None => free_numbers(nodes)?,
-        };
+    /// The configuration that these choices make on a node that was not prepared.
+    pub(crate) fn choose(choices: &Choices) -> Result<Self> {
+        let first_id = VeId::new(choices.first_id.unwrap_or(VeId::MIN))?;
         if first_id.get() > VeId::MAX - IDS_PER_NODE {
             let most = VeId::MAX - IDS_PER_NODE;
             bail!("the first number must be at most {most}, so that {IDS_PER_NODE} VEs have one");
         }
-        let free = free_network(used);
-        let network = choices.network.as_deref().unwrap_or(&free);
+        let network = choices.network.as_deref().unwrap_or(NETWORK_DEFAULT);
         let mut networks = Vec::new();
         for text in network.split(',') {
             networks.push(parse_network(text.trim())?);
@@ -132,7 +118,6 @@ impl Config {
             networks,
             nat: true,
             pool: PoolConfig::choose(choices)?,
-            resources: BTreeMap::new(),
         })
     }
 
@@ -158,27 +143,6 @@ impl Config {
         Ok(None)
     }
 
-    /// What the node keeps for itself, and how much it sells.
-    pub(crate) fn resources(&self) -> Result<NodeResources> {
-        let written = self
-            .resources
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"));
-        let settings = NodeSetting::parse_all(&written.collect::<Vec<_>>())
-            .context("`resources` of node.toml cannot be used")?;
-        let mut resources = NodeResources::default();
-        settings.iter().for_each(|setting| resources.apply(setting));
-        Ok(resources)
-    }
-
-    /// Replaces that.
-    pub(crate) fn set_resources(&mut self, resources: &NodeResources) {
-        let set = NodeKey::ALL
-            .into_iter()
-            .filter_map(|key| Some((key, key.value_in(resources)?)));
-        self.resources = set.map(|(key, value)| (key.to_string(), value)).collect();
-    }
-
     /// First number of this node's VEs.
     pub(crate) fn first(&self) -> Result<VeId> {
         Ok(VeId::new(self.first_id)?)
@@ -190,32 +154,6 @@ impl Config {
             (self.first_id + IDS_PER_NODE - 1).min(VeId::MAX),
         )?)
     }
-}
-
-/// The first numbers that no other node of this host has.
-fn free_numbers(nodes: &[VeId]) -> Result<VeId> {
-    let starts = (VeId::MIN..=VeId::MAX - IDS_PER_NODE).step_by(IDS_PER_NODE as usize);
-    let free = |start: &u32| {
-        !nodes
-            .iter()
-            .any(|node| start.abs_diff(node.get()) < IDS_PER_NODE)
-    };
-    let Some(first) = starts.into_iter().find(free) else {
-        bail!("other nodes of this host have all numbers");
-    };
-    Ok(VeId::new(first)?)
-}
-
-/// The first default range that the host does not use; the very first when it uses all of them.
-fn free_network(used: &[IpNet]) -> String {
-    let free = |range: &IpNet| {
-        !used
-            .iter()
-            .any(|used| used.contains(range) || range.contains(used))
-    };
-    let mut ranges = NETWORKS_DEFAULT.iter().filter_map(|text| text.parse().ok());
-    let range = ranges.find(free);
-    range.map_or_else(|| NETWORKS_DEFAULT[0].to_owned(), |range| range.to_string())
 }
 
 impl PoolConfig {
@@ -298,63 +236,17 @@ mod tests {
     fn with(change: impl FnOnce(&mut Choices)) -> Result<Config> {
         let mut choices = Choices::default();
         change(&mut choices);
-        Config::choose(&choices, &[], &[])
+        Config::choose(&choices)
     }
 
     #[test]
     fn a_saved_configuration_reads_back() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Config::load(root.path()).unwrap(), None);
-        let config = Config::choose(&Choices::default(), &[], &[]).unwrap();
+        let config = Config::choose(&Choices::default()).unwrap();
         config.save(root.path()).unwrap();
         assert_eq!(Config::load(root.path()).unwrap(), Some(config.clone()));
         assert_eq!(config.differs_from(&Choices::default()).unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_not_chosen_is_what_is_free() {
-        let id = |number| VeId::new(number).unwrap();
-        let choose = |nodes: &[u32], used: &[&str]| {
-            let nodes: Vec<VeId> = nodes.iter().map(|number| id(*number)).collect();
-            let used: Vec<IpNet> = used.iter().map(|range| range.parse().unwrap()).collect();
-            let config = Config::choose(&Choices::default(), &nodes, &used).unwrap();
-            (config.first_id, config.networks[0].to_string())
-        };
-        assert_eq!(choose(&[], &[]), (100, "10.99.0.0/16".to_owned()));
-        assert_eq!(
-            choose(&[5_000, 100], &["10.99.7.0/24"]),
-            (12_100, "10.98.0.0/16".to_owned())
-        );
-        let all = ["10.0.0.0/8"];
-        assert_eq!(choose(&[50_000], &all).1, "10.99.0.0/16");
-        let nodes: Vec<VeId> = (0..17).map(|n| id(100 + n * 4_000)).collect();
-        assert!(Config::choose(&Choices::default(), &nodes, &[]).is_err());
-    }
-
-    #[test]
-    fn resources_are_kept_in_words() {
-        let root = tempfile::tempdir().unwrap();
-        let mut config = Config::choose(&Choices::default(), &[], &[]).unwrap();
-        let settings = NodeSetting::parse_all(&["cpu.reserve=0.5", "network.capacity=1Gbit"]);
-        let mut resources = NodeResources::default();
-        settings
-            .unwrap()
-            .iter()
-            .for_each(|setting| resources.apply(setting));
-        config.set_resources(&resources);
-        config.save(root.path()).unwrap();
-        let text = std::fs::read_to_string(path(root.path())).unwrap();
-        assert!(text.contains("\"network.capacity\" = \"1Gbit\""), "{text}");
-        let loaded = Config::load(root.path()).unwrap().unwrap();
-        assert_eq!(loaded.resources().unwrap(), resources);
-        std::fs::write(
-            path(root.path()),
-            text.replace("cpu.reserve", "cpu.reserves"),
-        )
-        .unwrap();
-        let loaded = Config::load(root.path()).unwrap().unwrap();
-        let error = format!("{:#}", loaded.resources().unwrap_err());
-        assert!(error.contains("did you mean `cpu.reserve`?"), "{error}");
     }
 
     #[test]
@@ -375,7 +267,7 @@ mod tests {
 
     #[test]
     fn other_choices_on_a_prepared_node_are_seen() {
-        let config = Config::choose(&Choices::default(), &[], &[]).unwrap();
+        let config = Config::choose(&Choices::default()).unwrap();
         let choices = Choices {
             pool_size: Some("8G".into()),
             ..Choices::default()

@@ -9,12 +9,10 @@ use anyhow::{Context, Result};
 use api::latest::{ApiError, ErrorCode};
 use api::time::Timestamp;
 use engine::{Engine, EngineParts, Fault, Notice};
-use ipnet::IpNet;
 use pool::Pool;
 use registry::Registry;
 use runtime::Events;
 use tokio::sync::{broadcast, watch};
-use ve::VeId;
 
 use crate::config::{Choices, Config};
 use crate::convert;
@@ -62,12 +60,6 @@ pub(crate) enum Refusal {
     Usage,
     /// Something that they name does not exist.
     Missing,
-    /// Another node has what they choose.
-    Taken,
-    /// Something else is where the pool is to be.
-    Occupied,
-    /// The file system below cannot hold a file of the chosen size.
-    TooLarge,
 }
 
 impl std::fmt::Display for Refusal {
@@ -76,9 +68,6 @@ impl std::fmt::Display for Refusal {
             Self::Prepared => "the node is prepared already, and otherwise",
             Self::Usage => "the choices cannot be used",
             Self::Missing => "there is no such thing",
-            Self::Taken => "another node of this host is in the way",
-            Self::Occupied => "something else is there",
-            Self::TooLarge => "the size is more than the file system below can hold",
         })
     }
 }
@@ -90,21 +79,15 @@ pub(crate) fn refusal(error: &anyhow::Error) -> Option<Refusal> {
     let Some(creation) = error.downcast_ref::<pool::CreateError>() else {
         return error.downcast_ref::<Refusal>().copied();
     };
+    let missing = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
+    };
     match creation {
-        pool::CreateError::TooSmall { .. }
-        | pool::CreateError::NotADevice { .. }
-        | pool::CreateError::NotBtrfs { .. } => return Some(Refusal::Usage),
-        pool::CreateError::Occupied { .. } | pool::CreateError::InUse { .. } => {
-            return Some(Refusal::Occupied);
-        }
-        _ => {}
-    }
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
-    causes.find_map(|cause: &std::io::Error| match cause.kind() {
-        std::io::ErrorKind::NotFound => Some(Refusal::Missing),
-        std::io::ErrorKind::FileTooLarge => Some(Refusal::TooLarge),
+        pool::CreateError::TooSmall { .. } => Some(Refusal::Usage),
+        _ if error.chain().any(missing) => Some(Refusal::Missing),
         _ => None,
-    })
+    }
 }
 
 /// Prepares the node at `root` as chosen, if it was not: pool and configuration. True when
@@ -116,15 +99,8 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
         }
         return Ok(false);
     }
+    let config = Config::choose(choices).context(Refusal::Usage)?;
     kernel::probe::Features::probe().require_needed()?;
-    let nodes = cgroup::neighbours(&cgroup::Layout::detect()?)?;
-    let numbers: Vec<VeId> = nodes.iter().map(|node| node.first_id).collect();
-    let used: Vec<IpNet> = network::uplink::networks(&mut network::Netlink::open()?)?
-        .into_iter()
-        .map(|used| used.network)
-        .collect();
-    let config = Config::choose(choices, &numbers, &used).context(Refusal::Usage)?;
-    refuse_taken_numbers(&config, &nodes)?;
     refuse_used_networks(&config)?;
     let created = Pool::create(
         &host::pool_source(root, &config.pool),
@@ -136,19 +112,6 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     }
     config.save(root)?;
     Ok(true)
-}
-
-/// Refuses the numbers of another node's VEs: their user ids would be the same.
-fn refuse_taken_numbers(config: &Config, nodes: &[cgroup::Neighbour]) -> Result<()> {
-    let first = config.first()?;
-    let Some(node) = nodes.iter().find(|node| node.first_id == first) else {
-        return Ok(());
-    };
-    Err(anyhow::anyhow!(
-        "VEs of a node that runs here are numbered from {first}, too; {} holds their groups",
-        node.holder
-    )
-    .context(Refusal::Taken))
 }
 
 /// Refuses ranges that the host uses already: VEs there and hosts there would hide each other.
@@ -212,17 +175,14 @@ impl Daemon {
             ranges: config.networks.clone(),
             processors: u32::try_from(kernel::proc::processors()?.get())?,
         };
-        let resources = config.resources()?;
         let registry = open_registry(&self.root.join("registry.db"))?;
         let (host, events) = Host::up(&self.root, config)?;
         let host = Arc::new(host);
-        let capacity = capacity(&host, facts.processors, resources)?;
         let notices = self.notices.clone();
         let engine = Engine::new(EngineParts {
             registry,
             mechanisms: Box::new(NodeMechanisms(Arc::clone(&host))),
             facts,
-            capacity,
             clock: Box::new(seconds_now),
             run_lane: Box::new(run_lane),
             // Without a listener nobody has to hear.
@@ -301,12 +261,13 @@ impl Daemon {
         let records = up.engine.registry().ves()?;
         let known = records
             .iter()
-            .filter_map(|r| Some((r.spec.id, r.run.clone()?)))
+            .filter(|record| record.run.is_some())
+            .map(|record| (record.spec.id, record.run.clone()))
             .collect();
         let mechanisms = NodeMechanisms(Arc::clone(&up.host));
         let running = engine::Mechanisms::running(&mechanisms, &known)
             .map_err(|fault: Fault| anyhow::anyhow!(fault.message))?;
-        for (id, run) in known {
+        for (id, run) in known.into_iter().filter_map(|(id, run)| Some((id, run?))) {
             if running.get(&id).is_none_or(|running| running.run != run) {
                 up.host.launcher.note_exit(id, run.pid, ve::Exit::Unknown);
                 up.engine.exited(id, run.pid, ve::Exit::Unknown);
@@ -314,20 +275,6 @@ impl Daemon {
         }
         Ok(events)
     }
-}
-
-/// What this machine has for VEs.
-fn capacity(
-    host: &Host,
-    processors: u32,
-    resources: ve::NodeResources,
-) -> Result<policy::NodeCapacity> {
-    let has = policy::Capacity {
-        cpu: ve::Cores::from_thousandths(processors.saturating_mul(1_000)),
-        memory: ve::Bytes::new(kernel::proc::memory_info()?.total_bytes),
-        disk: ve::Bytes::new(host.pool.usage()?.size_bytes),
-    };
-    Ok(policy::NodeCapacity { has, resources })
 }
 
 /// Opens the registry so that root alone can read it: it holds hashes of passwords. SQLite gives its

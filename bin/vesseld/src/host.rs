@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
@@ -31,8 +30,6 @@ pub(crate) struct Host {
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) boot_id: String,
     netlink: Mutex<Netlink>,
-    /// The largest packet that leaves the node whole, as last looked at; 0 where none leaves it.
-    mtu: AtomicU32,
 }
 
 /// Where the pool is mounted, in the node's own mount namespace.
@@ -44,7 +41,7 @@ pub(crate) fn pool_mount(root: &Path) -> PathBuf {
 pub(crate) fn pool_source(root: &Path, config: &PoolConfig) -> pool::Source {
     match config {
         PoolConfig::Loop { size_bytes } => pool::Source::LoopFile {
-            path: root.join(crate::teardown::POOL_FILE),
+            path: root.join("pool.img"),
             size_bytes: *size_bytes,
         },
         PoolConfig::Device { path } => pool::Source::Device(path.clone()),
@@ -87,7 +84,6 @@ impl Host {
         let catalogue = Catalogue::open(pool.templates_path())?;
         let mut netlink = Netlink::open()?;
         network::node::prepare(&mut netlink, &node_network(&config)?)?;
-        let mtu = network::uplink::mtu(&mut netlink)?;
         let host = Self {
             root: root.to_owned(),
             config,
@@ -97,7 +93,6 @@ impl Host {
             launcher: Launcher::new(client),
             boot_id: kernel::proc::boot_id()?,
             netlink: Mutex::new(netlink),
-            mtu: AtomicU32::new(mtu.unwrap_or_default()),
         };
         Ok((host, events))
     }
@@ -107,8 +102,7 @@ impl Host {
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the node's part of the network up again if something of it is gone, and looks at what it
-    /// leaves the node by.
+    /// Sets the node's part of the network up again if something of it is gone.
     pub(crate) fn restore_network(&self) -> Result<()> {
         let network = node_network(&self.config)?;
         let mut netlink = self.netlink();
@@ -116,15 +110,7 @@ impl Host {
             tracing::warn!("something else changed the node's network; setting it up again");
             network::node::prepare(&mut netlink, &network)?;
         }
-        let mtu = network::uplink::mtu(&mut netlink)?;
-        self.mtu.store(mtu.unwrap_or_default(), Ordering::Relaxed);
         Ok(())
-    }
-
-    /// The MTU of links of VEs that are started now, in bytes.
-    pub(crate) fn mtu(&self) -> Option<u32> {
-        let mtu = self.mtu.load(Ordering::Relaxed);
-        (mtu > 0).then_some(mtu)
     }
 
     /// Folder of a VE's console log.

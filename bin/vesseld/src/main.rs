@@ -12,7 +12,7 @@ mod doctor;
 mod guest;
 mod host;
 mod launcher;
-mod limits;
+mod leftovers;
 mod mechanisms;
 mod node;
 mod passwords;
@@ -36,7 +36,6 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Choices, Config};
 use crate::daemon::Daemon;
 use crate::node::NodeDoor;
-use crate::teardown::LOCK_FILE;
 
 /// Threads for what blocks: sessions hold one each for as long as they last.
 const BLOCKING_THREADS_MAX: usize = 2_048;
@@ -110,11 +109,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let _lock = lock(&root)?;
     enter_mount_namespace(&root)?;
     if arguments.init_only {
-        let prepared = init_only(&root, arguments);
-        if prepared.is_err() {
-            remove_empty(&root);
-        }
-        return prepared;
+        return init_only(&root, arguments);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -171,20 +166,6 @@ fn init_only(root: &Path, arguments: &Arguments) -> Result<()> {
     print(&serde_json::json!({ "changed": changed, "root": root }))
 }
 
-/// Removes a root that holds nothing but our lock: one that was made for a node that is refused.
-fn remove_empty(root: &Path) {
-    let Ok(entries) = std::fs::read_dir(root) else {
-        return;
-    };
-    let own = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name() == LOCK_FILE)
-    };
-    if entries.into_iter().all(own) {
-        let _ = std::fs::remove_file(root.join(LOCK_FILE));
-        let _ = std::fs::remove_dir(root);
-    }
-}
-
 /// Says why something was refused as `vessel` does, which passes words and code of an `init` on.
 #[expect(
     clippy::print_stderr,
@@ -218,7 +199,7 @@ fn absolute(root: &Path) -> Result<PathBuf> {
 
 /// Keeps a second daemon away from this root, for as long as the descriptor is open.
 fn lock(root: &Path) -> Result<OwnedFd> {
-    let path = root.join(LOCK_FILE);
+    let path = root.join("vesseld.lock");
     let file = File::options()
         .create(true)
         .truncate(false)

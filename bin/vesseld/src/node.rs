@@ -4,9 +4,7 @@
 //! that may.
 
 mod files;
-mod isolation;
 mod logs;
-mod resources;
 mod sessions;
 mod statistics;
 mod status;
@@ -21,9 +19,9 @@ use std::time::Duration;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest,
-    StartRequest, Stats, StopRequest, Template, TemplateDetails, Ve, VeDetails, VeState,
+    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus,
+    Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest,
+    Template, TemplateDetails, Ve, VeDetails, VeState,
 };
 use engine::{StopManner, VeRequest};
 use server::node::{
@@ -154,10 +152,6 @@ impl Node for NodeDoor {
         Box::pin(files::is_folder(self, ve, path))
     }
 
-    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation> {
-        Box::pin(self.with_up(move |up| isolation::of_one(up, &ve)))
-    }
-
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats> {
         Box::pin(self.with_up(move |up| statistics::of_one(up, &ve)))
     }
@@ -217,14 +211,6 @@ impl Node for NodeDoor {
     fn node(&self) -> Reply<'_, NodeStatus> {
         let door = self.clone();
         Box::pin(blocking(move || status::node(&door.0)))
-    }
-
-    fn set_node(&self, request: NodeSetRequest) -> Reply<'_, NodeStatus> {
-        let door = self.clone();
-        Box::pin(self.with_up(move |up| {
-            resources::set(up, &request)?;
-            status::node(&door.0)
-        }))
     }
 
     fn init(&self, request: InitRequest) -> Reply<'_, InitReply> {

@@ -1,8 +1,8 @@
 //! What a client asks of the node itself, its pool and its templates.
 
 use api::latest::{
-    BuildRequest, DestroyRequest, DoctorReport, ImportRequest, InitReply, InitRequest,
-    NodeSetRequest, NodeStatus, Operation, PoolStatus, ShutdownRequest, Template, TemplateDetails,
+    BuildRequest, DestroyRequest, DoctorReport, ImportRequest, InitReply, InitRequest, NodeStatus,
+    Operation, PoolStatus, ShutdownRequest, Template, TemplateDetails,
 };
 
 use crate::transport::{Method, Request};
@@ -81,15 +81,6 @@ impl Client {
     /// See [`Client::list`].
     pub async fn node(&self) -> Result<NodeStatus> {
         self.ask(Request::new(Method::GET, "/node")).await
-    }
-
-    /// Changes what the node keeps for itself and how much it sells; gives the node as it is then.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn set_node(&self, request: &NodeSetRequest) -> Result<NodeStatus> {
-        self.ask(Request::new(Method::PATCH, "/node").json(request))
-            .await
     }
 
     /// Prepares the node.

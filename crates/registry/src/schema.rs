@@ -16,11 +16,7 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-pub(crate) const FORMATS: [&str; 3] = [TABLES, STAGES, GUARANTEES];
-
-/// A VE's specification may hold guarantees, bursts and rates. No table changes; the number keeps an older
-/// node from dropping them silently when it writes the specification again.
-const GUARANTEES: &str = "";
+pub(crate) const FORMATS: [&str; 2] = [TABLES, STAGES];
 
 /// A VE can be on its way out, and can have left something behind.
 const STAGES: &str = "

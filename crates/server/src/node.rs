@@ -8,10 +8,9 @@ use std::pin::Pin;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest,
-    StartRequest, Stats, StopRequest, Template, TemplateDetails, TerminalSize, Ve, VeDetails,
-    VeState,
+    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus, Operation,
+    PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest, Template,
+    TemplateDetails, TerminalSize, Ve, VeDetails, VeState,
 };
 use api::stream::Ended;
 use std::time::Duration;
@@ -196,8 +195,6 @@ pub trait Node: Send + Sync + 'static {
     /// `GET /v1/ves/KEY/files/kind?path=P`: whether P is a folder inside the VE, links followed;
     /// `not_found` if nothing is there.
     fn is_folder(&self, ve: VeKey, path: String) -> Reply<'_, bool>;
-    /// `GET /v1/ves/KEY/isolation`: what stands between a VE and the rest, as planned and as it is.
-    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation>;
     /// `GET /v1/ves/KEY/stats`: the counters of a VE.
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats>;
     /// `GET /v1/stats`: the counters of several VEs in one sweep, in the order of their numbers.
@@ -234,8 +231,6 @@ pub trait Node: Send + Sync + 'static {
     fn pool(&self) -> Reply<'_, PoolStatus>;
     /// `GET /v1/node`.
     fn node(&self) -> Reply<'_, NodeStatus>;
-    /// `PATCH /v1/node`: changes what the node keeps for itself and how much it sells, all or none.
-    fn set_node(&self, request: NodeSetRequest) -> Reply<'_, NodeStatus>;
     /// `POST /v1/node/init`: prepares the node; `changed` is false when it was prepared as asked, and
     /// `conflict` when it was prepared otherwise.
     fn init(&self, request: InitRequest) -> Reply<'_, InitReply>;

@@ -19,7 +19,6 @@ mod debian;
 mod exec;
 mod files;
 mod full;
-mod guarantees;
 mod harness;
 mod life;
 mod limits;
@@ -41,7 +40,6 @@ fn main() -> ExitCode {
         files::TESTS,
         network::TESTS,
         limits::TESTS,
-        guarantees::TESTS,
         bulk::TESTS,
         refusals::TESTS,
         templates::TESTS,

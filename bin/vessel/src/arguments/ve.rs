@@ -197,13 +197,8 @@ pub(crate) struct ExecArguments {
     /// Give the command no terminal, even on one
     #[arg(long, short = 'T')]
     pub(crate) no_tty: bool,
-    /// The command and its arguments; `--` before it keeps its options its own
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true,
-        value_name = "COMMAND"
-    )]
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 
@@ -279,30 +274,11 @@ Examples:
   vessel set web memory.limit=
   vessel set web --add-label tier=front
 
-Keys, each to be taken away with `none`:
-  cpu.guarantee, cpu.limit    processors: 0.5, 2, 150%
-  cpu.burst                   processors beyond the limit for a tenth of a second, saved up before
-  cpu.share, io.share         weight for what is not guaranteed: 1 to 10000, normally 100
-  cpu.set                     processors to run on: 0-3,8
-  memory.guarantee, memory.limit, memory.swap
-                              512M, 1.5G
-  memory.burst                memory beyond the limit while the node has some free
-  processes.limit             processes and threads
-  files.limit                 open files of each process
-  disk.limit                  everything that the VE changed: 10G
-  io.read.limit, io.write.limit
-                              bytes per second: 10M
-  io.read.ops, io.write.ops   operations per second: 200iops
-  network.guarantee, network.limit
-                              to and from other networks, each way: 10Mbit
-  network.burst               beyond the limit for a second, saved up before
-  address                     10.99.0.20,fd00::20, auto or none
-  hostname, dns               from the next start
-  autostart                   yes, no, or its place in the order
-  protected, nesting          yes, no
+Keys: cpu.limit (cores: 0.5, 50%), cpu.share (1 to 10000, normally 100), cpu.set (0-3,8), memory.limit and \
+memory.swap (512M), processes.limit, disk.limit (10G), address (10.99.0.20,fd00::20 or auto), hostname, dns, \
+autostart (no, or its place in the order), protected (yes, no), nesting (yes, no).
 
-Each change is live and saved; one that needs a restart says so. Of several, all are made or none. What would \
-break a guarantee is refused. `KEY=` takes a key back to its default.")]
+Each change is live and saved; one that needs a restart says so. `KEY=` takes a key back to its default.")]
 pub(crate) struct SetArguments {
     /// Names or numbers of VEs, and settings
     #[arg(value_name = "NAME | KEY=VALUE", required = true)]
@@ -420,25 +396,4 @@ Counters begin at 0 with each start of a VE. JSON: base units, with the unit in 
 pub(crate) struct StatsArguments {
     #[command(flatten)]
     pub(crate) targets: Targets,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  vessel isolation web
-  vessel isolation web --wall filter
-  vessel isolation --all --differing
-  vessel isolation web --json | jq .differing
-
-Each part of each wall: how it was planned, how the kernel has it now, and what it stops. \
-Exits with 1 when a part differs from its plan.")]
-pub(crate) struct IsolationArguments {
-    #[command(flatten)]
-    pub(crate) targets: Targets,
-    /// Only this wall: namespaces, users, filter, capabilities, paths, devices, limits, ...
-    #[arg(long, short, value_name = "WALL")]
-    pub(crate) wall: Option<String>,
-    /// Only parts that differ from their plan
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub(crate) differing: bool,
 }

@@ -56,16 +56,11 @@ async fn by_program(context: &Context, request: &InitRequest) -> Outcome {
         }
     }
     // Its refusals are written as ours are, so they pass as they are.
-    // Not `output`, which would keep them.
-    let child = command
+    let output = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .spawn();
-    let output = match child {
-        Ok(child) => child.wait_with_output().await,
-        Err(error) => Err(error),
-    };
+        .output()
+        .await;
     let output = output.map_err(|error| {
         let message = format!(
             "no daemon answers, and `{}` cannot be run: {error}",

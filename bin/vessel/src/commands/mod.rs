@@ -7,7 +7,6 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod generate;
 pub(crate) mod init;
-pub(crate) mod isolation;
 pub(crate) mod life;
 pub(crate) mod list;
 pub(crate) mod logs;

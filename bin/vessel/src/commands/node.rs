@@ -1,35 +1,19 @@
 //! `vessel node` and `vessel pool`.
 
-use std::path::Path;
-use std::time::Duration;
-
-use api::latest::{DestroyRequest, NodeSetRequest, NodeStatus, PoolStatus, ShutdownRequest};
-use tokio::time::{Instant, sleep};
+use api::latest::{DestroyRequest, NodeStatus, PoolStatus, ShutdownRequest};
 
 use super::delete::confirm;
 use crate::Context;
 use crate::arguments::{NodeVerb, PoolVerb};
 use crate::follow;
 use crate::human;
-use crate::output::{Outcome, Stop, failed};
+use crate::output::{Outcome, Stop};
 use crate::table::pairs;
-
-/// How long a daemon may take to end after its last answer.
-const END_TIMEOUT: Duration = Duration::from_secs(20);
-/// Time between two looks whether it has.
-const END_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
     match verb {
         NodeVerb::Show => {
             let node = context.client.node().await?;
-            show(context, &node)
-        }
-        NodeVerb::Set { settings } => {
-            let node = context
-                .client
-                .set_node(&NodeSetRequest { settings })
-                .await?;
             show(context, &node)
         }
         NodeVerb::Shutdown { timeout } => {
@@ -41,10 +25,9 @@ pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
                 .await;
             bar.finish_and_clear();
             ended?;
-            daemon_gone(&context.root).await?;
             context
                 .out
-                .note("every VE is stopped, and the node's programs ended");
+                .note("every VE is stopped, and the node's programs end");
             Ok(())
         }
         NodeVerb::Destroy { force, yes } => {
@@ -60,29 +43,10 @@ pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
             let ended = context.client.destroy(&DestroyRequest { force }).await;
             bar.finish_and_clear();
             ended?;
-            daemon_gone(&context.root).await?;
             context.out.note("the node is gone");
             Ok(())
         }
     }
-}
-
-/// Waits for the end of a daemon that was told to: it answers first, then takes its socket away and
-/// the root that it left empty.
-async fn daemon_gone(root: &Path) -> Outcome {
-    let deadline = Instant::now() + END_TIMEOUT;
-    let is_empty = || std::fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
-    while root.join("vessel.sock").exists() || is_empty() {
-        if Instant::now() > deadline {
-            let message = format!(
-                "the daemon of {} did its work and does not end",
-                root.display()
-            );
-            return Err(failed(message).with_hint("see its log, or kill it").into());
-        }
-        sleep(END_INTERVAL).await;
-    }
-    Ok(())
 }
 
 pub(crate) async fn pool(context: &Context, verb: &PoolVerb) -> Outcome {
@@ -99,7 +63,9 @@ pub(super) fn show(context: &Context, node: &NodeStatus) -> Outcome {
     if context.out.json {
         return context.out.json(node);
     }
-    let mut lines = vec![
+    let (has, sold) = (&node.capacity, &node.sold);
+    let of = |part: String, whole: String| format!("{part} of {whole}");
+    let lines = pairs(&[
         ("url", node.url.clone()),
         ("version", node.version.clone()),
         (
@@ -122,79 +88,38 @@ pub(super) fn show(context: &Context, node: &NodeStatus) -> Outcome {
         ("networks", node.networks.join(", ")),
         ("numbers", format!("{} to {}", node.first_id, node.last_id)),
         ("up since", human::time(node.started)),
-    ];
-    lines.extend(resources(node));
-    pairs(&lines)
-        .iter()
-        .try_for_each(|line| context.out.line(line))
-}
-
-/// What the node has, keeps for itself and has sold.
-fn resources(node: &NodeStatus) -> Vec<(&'static str, String)> {
-    let (has, sold, reserve) = (&node.capacity, &node.sold, &node.reserve);
-    let guaranteed = |sold: String, whole: String, reserve: String| {
-        format!("{sold} of {whole}, {reserve} reserved for the node")
-    };
-    let limits = |sum: String, overcommit: Option<f64>| match overcommit {
-        Some(factor) => format!("{sum}, overcommitment {}", human::cores(factor)),
-        None => sum,
-    };
-    let mut lines = vec![
         (
             "ves",
-            format!("{} ({} running) of {}", sold.ves, sold.ves_running, has.ves),
+            of(
+                format!("{} ({} running)", sold.ves, sold.ves_running),
+                has.ves.to_string(),
+            ),
         ),
         (
             "cpu guaranteed",
-            guaranteed(
+            of(
                 human::cores(sold.cpu_guarantee_cores),
                 human::cores(has.cpu_cores),
-                human::cores(reserve.cpu_cores),
             ),
         ),
-        (
-            "cpu limits",
-            limits(human::cores(sold.cpu_limit_cores), node.overcommit.cpu),
-        ),
+        ("cpu limits", human::cores(sold.cpu_limit_cores)),
         (
             "memory guaranteed",
-            guaranteed(
+            of(
                 human::bytes(sold.memory_guarantee_bytes),
                 human::bytes(has.memory_bytes),
-                human::bytes(reserve.memory_bytes),
             ),
         ),
-        (
-            "memory limits",
-            limits(
-                human::bytes(sold.memory_limit_bytes),
-                node.overcommit.memory,
-            ),
-        ),
+        ("memory limits", human::bytes(sold.memory_limit_bytes)),
         (
             "disk limits",
-            limits(
-                format!(
-                    "{} of {}",
-                    human::bytes(sold.disk_limit_bytes),
-                    human::bytes(has.disk_bytes)
-                ),
-                node.overcommit.disk,
+            of(
+                human::bytes(sold.disk_limit_bytes),
+                human::bytes(has.disk_bytes),
             ),
         ),
-    ];
-    lines.push((
-        "network guaranteed",
-        match (has.network_bits_per_second, reserve.network_bits_per_second) {
-            (Some(whole), reserve) => guaranteed(
-                human::bits_per_second(sold.network_guarantee_bits_per_second),
-                human::bits_per_second(whole),
-                human::bits_per_second(reserve.unwrap_or_default()),
-            ),
-            (None, _) => "nothing: `vessel node set network.capacity=RATE`".to_owned(),
-        },
-    ));
-    lines
+    ]);
+    lines.iter().try_for_each(|line| context.out.line(line))
 }
 
 fn show_pool(context: &Context, pool: &PoolStatus) -> Outcome {

@@ -87,22 +87,6 @@ fn numbers() {
 }
 
 #[test]
-fn walls() {
-    snapshot(
-        "isolation",
-        &served(),
-        &[
-            &["isolation", "web"],
-            &["isolation", "a-rather-long-name"],
-            &["isolation", "web", "--differing"],
-            &["isolation", "web", "--wall", "namespaces", "--json"],
-            &["isolation", "web", "--wall", "moat"],
-            &["isolation", "nobody"],
-        ],
-    );
-}
-
-#[test]
 fn the_node_and_what_belongs_to_it() {
     snapshot(
         "node",
@@ -110,9 +94,6 @@ fn the_node_and_what_belongs_to_it() {
         &[
             &["node", "show"],
             &["node", "show", "--json"],
-            &["node", "set", "cpu.reserve=0.5", "memory.overcommit=1.5"],
-            &["node", "set", "cpu.reserve=2"],
-            &["node", "set"],
             &["pool", "show"],
             &["pool", "show", "--json"],
             &["doctor"],

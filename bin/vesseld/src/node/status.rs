@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::latest::{
-    ApiError, Capacity, ErrorCode, Event, InitReply, InitRequest, NodeStatus, Operation,
-    Overcommit, PoolKind, PoolStatus, Reserve, Sold,
+    ApiError, Capacity, ErrorCode, Event, InitReply, InitRequest, NodeStatus, Operation, PoolKind,
+    PoolStatus, Sold,
 };
 use engine::Notice;
 use registry::OperationId;
 use server::node::{EventFilter, OperationFilter};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use ve::{Bytes, Cores};
 
-use super::{NodeDoor, resources, ves};
+use super::{NodeDoor, ves};
 use crate::config::{Choices, Config, PoolConfig};
 use crate::convert::{self, api_error};
 use crate::daemon::{self, Daemon, Refusal, Up};
-use crate::teardown;
 
 /// Longest wait in one request; whoever wants to wait longer asks again.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -205,8 +205,24 @@ pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
     let failed =
         |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, error.to_string());
     let system = rustix::system::uname();
+    let (networks, first_id, last_id, sold) = match &up {
+        None => (Vec::new(), 0, 0, Sold::default()),
+        Some(up) => {
+            let facts = up.engine.facts();
+            let networks = facts.ranges.iter().map(ToString::to_string).collect();
+            (
+                networks,
+                facts.first_id.get(),
+                facts.last_id.get(),
+                sold(up)?,
+            )
+        }
+    };
+    let memory = kernel::proc::memory_info().map_err(|error| failed(&error))?;
+    let processors = kernel::proc::processors().map_err(|error| failed(&error))?;
+    let disk_bytes = up.as_ref().and_then(|up| up.host.pool.usage().ok());
     let layout = cgroup::Layout::detect().map_err(|error| failed(&error))?;
-    let mut node = NodeStatus {
+    Ok(NodeStatus {
         url: format!("unix://{}", daemon.root.join("vessel.sock").display()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: system.nodename().to_string_lossy().into_owned(),
@@ -214,38 +230,41 @@ pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
         cgroup: format!("{:?}", layout.mode()).to_lowercase(),
         root: daemon.root.display().to_string(),
         initialized: up.is_some(),
-        networks: Vec::new(),
-        first_id: 0,
-        last_id: 0,
+        networks,
+        first_id,
+        last_id,
         started: daemon.started,
-        capacity: Capacity::default(),
-        reserve: Reserve::default(),
-        overcommit: Overcommit::default(),
-        sold: Sold::default(),
+        capacity: Capacity {
+            cpu_cores: u32::try_from(processors.get()).map_or(f64::MAX, f64::from),
+            memory_bytes: memory.total_bytes,
+            disk_bytes: disk_bytes.map_or(0, |usage| usage.size_bytes),
+            ves: (last_id + 1).saturating_sub(first_id),
+        },
+        sold,
+    })
+}
+
+fn sold(up: &Up) -> Result<Sold, ApiError> {
+    let records = up.engine.list().map_err(api_error)?;
+    let sum = |of: &dyn Fn(&ve::Limits) -> Option<Bytes>| {
+        records
+            .iter()
+            .filter_map(|r| of(&r.spec.limits))
+            .map(Bytes::get)
+            .sum()
     };
-    match up {
-        None => {
-            let memory = kernel::proc::memory_info().map_err(|error| failed(&error))?;
-            let processors = kernel::proc::processors().map_err(|error| failed(&error))?;
-            let processors = u32::try_from(processors.get()).unwrap_or(u32::MAX);
-            node.capacity.cpu_cores = f64::from(processors);
-            node.capacity.memory_bytes = memory.total_bytes;
-        }
-        Some(up) => {
-            let (facts, has) = (up.engine.facts(), up.engine.capacity());
-            node.networks = facts.ranges.iter().map(ToString::to_string).collect();
-            (node.first_id, node.last_id) = (facts.first_id.get(), facts.last_id.get());
-            let ves = (node.last_id + 1).saturating_sub(node.first_id);
-            node.capacity = resources::capacity(&has, ves);
-            if let Ok(usage) = up.host.pool.usage() {
-                node.capacity.disk_bytes = usage.size_bytes;
-            }
-            node.reserve = resources::reserve(&has);
-            node.overcommit = resources::overcommit(&has);
-            node.sold = resources::sold(&up);
-        }
-    }
-    Ok(node)
+    let cores = records.iter().filter_map(|record| record.spec.limits.cpu);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(Sold {
+        cpu_limit_cores: cores
+            .map(|c| f64::from(Cores::thousandths(c)) / 1_000.0)
+            .sum(),
+        memory_limit_bytes: sum(&|limits| limits.memory),
+        disk_limit_bytes: sum(&|limits| limits.disk),
+        ves: count(records.len()),
+        ves_running: count(records.iter().filter(|r| r.state.has_processes()).count()),
+        ..Sold::default()
+    })
 }
 
 pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitReply, ApiError> {
@@ -256,8 +275,6 @@ pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitRep
         network: request.network,
         first_id: request.first_id,
     };
-    // Found as it is, the file of an earlier node is nothing that may be taken back.
-    let pool_found = daemon.root.join(teardown::POOL_FILE).exists();
     let changed = daemon::prepare(&daemon.root, &choices).map_err(|error| init_error(&error))?;
     if daemon.up_if_prepared().is_none() {
         let config = Config::load(&daemon.root).map_err(|error| init_error(&error))?;
@@ -267,30 +284,14 @@ pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitRep
                 "the configuration vanished while it was read",
             )
         })?;
-        if let Err(error) = daemon.bring_up(config.clone()) {
-            if changed {
-                take_back(daemon, &config, pool_found);
-            }
-            return Err(init_error(&error));
-        }
+        daemon
+            .bring_up(config)
+            .map_err(|error| init_error(&error))?;
     }
     Ok(InitReply {
         changed,
         node: node(daemon)?,
     })
-}
-
-/// Takes back what an `init` made whose node does not come up, so that a next one begins anew.
-fn take_back(daemon: &Daemon, config: &Config, pool_found: bool) {
-    let taken = teardown::take_back(daemon, config).and_then(|()| {
-        if pool_found {
-            return Ok(());
-        }
-        teardown::remove_file(daemon, teardown::POOL_FILE)
-    });
-    if let Err(error) = taken {
-        tracing::error!("what was made for a node that does not come up stays: {error:#}");
-    }
 }
 
 /// Why a node could not be prepared, with the code that fits.
@@ -309,21 +310,9 @@ pub(crate) fn init_error(error: &anyhow::Error) -> ApiError {
             ErrorCode::NotFound,
             "name a place that exists; nothing was changed",
         ),
-        Some(Refusal::Taken) => (
-            ErrorCode::Conflict,
-            "without --first-id free numbers are chosen; nothing was changed",
-        ),
-        Some(Refusal::Occupied) => (
-            ErrorCode::Conflict,
-            "name another place; nothing was changed",
-        ),
-        Some(Refusal::TooLarge) => (
-            ErrorCode::NoResources,
-            "take a smaller one; nothing was changed",
-        ),
         None => (
             ErrorCode::Failed,
-            "`vessel doctor` shows what this host has and lacks",
+            "`vessel doctor` shows what this host has and lacks; what was made is kept for the next try",
         ),
     };
     ApiError::new(code, message).with_hint(hint)

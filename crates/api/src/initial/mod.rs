@@ -1,7 +1,6 @@
 //! The first version of the API's types.
 
 mod error;
-mod isolation;
 mod node;
 mod operation;
 mod requests;
@@ -11,15 +10,14 @@ mod template;
 mod ve;
 
 pub use error::{ApiError, ErrorCode};
-pub use isolation::{Isolation, IsolationEntry, IsolationVerdict, IsolationWall};
 pub use node::{
-    Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, Overcommit,
-    PoolKind, PoolStatus, Reserve, Sold,
+    Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, PoolKind,
+    PoolStatus, Sold,
 };
 pub use operation::{Event, Operation, OperationState, Progress, Subject, SubjectKind};
 pub use requests::{
-    CreateRequest, DeleteRequest, DestroyRequest, NodeSetRequest, SetOutcome, SetReply, SetRequest,
-    SettingChange, ShutdownRequest, StartRequest, StopRequest,
+    CreateRequest, DeleteRequest, DestroyRequest, SetOutcome, SetReply, SetRequest, SettingChange,
+    ShutdownRequest, StartRequest, StopRequest,
 };
 pub use session::{ConsoleRequest, ExecRequest, FileKind, TerminalSize};
 pub use stats::{Stats, Usage};

@@ -8,7 +8,6 @@ mod crashes;
 mod faults;
 mod histories;
 mod lanes;
-mod promises;
 mod scenarios;
 mod world;
 
@@ -22,7 +21,7 @@ use ve::{Bytes, Exit, Limits, Name, Setting, Spec, State, VeId};
 
 use crate::lanes::{Engine, EngineParts, RunLane};
 use crate::{CreateRequest, Failure, NodeFacts, Request, StopManner, VeRequest};
-use scenarios::{RUNNING, SCENARIOS, STOPPED, Scenario};
+use scenarios::{RUNNING, SCENARIOS, STOPPED, Scenario, stopped};
 use world::{FakeNode, Image, World};
 
 /// A node with its daemon.
@@ -40,6 +39,7 @@ struct View {
     /// Whether its first start is still to come.
     new: bool,
     runs: bool,
+    asleep: bool,
     frozen: bool,
     limits: Option<Limits>,
     disk: Option<Bytes>,
@@ -56,17 +56,6 @@ fn facts() -> NodeFacts {
         last_id: VeId::new(120).unwrap(),
         ranges: vec!["10.0.0.0/24".parse().unwrap()],
         processors: 4,
-    }
-}
-
-fn capacity() -> policy::NodeCapacity {
-    policy::NodeCapacity {
-        has: policy::Capacity {
-            cpu: ve::Cores::from_thousandths(4_000),
-            memory: Bytes::from_mebibytes(16_384),
-            disk: Bytes::from_mebibytes(65_536),
-        },
-        resources: ve::NodeResources::default(),
     }
 }
 
@@ -212,7 +201,6 @@ impl Sim {
             registry: Registry::open(&path).unwrap(),
             mechanisms: Box::new(node.clone()),
             facts: facts(),
-            capacity: capacity(),
             clock: Box::new(move || {
                 ticking.moment("before the journal is written");
                 1_000
@@ -259,6 +247,14 @@ impl Sim {
         self.engine.find(text).unwrap().spec.id
     }
 
+    /// What tells the processes of a VE from others that it had or could have.
+    fn memory(&self, text: &str) -> Option<u32> {
+        let id = self.engine.find(text).ok()?.spec.id;
+        let world = self.node.world();
+        let awake = world.inits.get(&id).map(|init| init.memory);
+        awake.or_else(|| world.asleep(id))
+    }
+
     fn die(&self, text: &str, exit: Exit) {
         self.node.die(self.id(text), exit);
     }
@@ -278,6 +274,7 @@ impl Sim {
                 state: record.state,
                 new: record.first_boot.is_some(),
                 runs: init.is_some(),
+                asleep: world.asleep(id).is_some(),
                 frozen: init.is_some_and(|init| init.frozen),
                 limits: world.groups.get(&id).cloned().flatten(),
                 disk: area.disk,
@@ -296,6 +293,8 @@ impl Sim {
         let open = registry.operations_open().unwrap();
         assert!(open.is_empty(), "{context}: open operations {open:?}");
         let records = registry.ves().unwrap();
+        let shown = self.engine.list().unwrap();
+        assert_eq!(shown, records, "{context}: what is shown");
         let world = self.node.world();
         assert_eq!(world.violations, Vec::<String>::new(), "{context}");
         assert_eq!(world.exits.len(), 0, "{context}: ends of inits are kept");
@@ -305,17 +304,15 @@ impl Sim {
         let running: BTreeSet<_> = records.iter().filter(|r| r.run.is_some()).collect_ids();
         let inits: BTreeSet<_> = world.inits.keys().copied().collect();
         assert_eq!(inits, running, "{context}: inits and records");
+        let sleeping = records.iter().filter(|r| r.state == State::Checkpointed);
+        let sleepers = world.sleepers.keys().copied();
+        let sleepers: BTreeSet<_> = sleepers.filter(|id| world.asleep(*id).is_some()).collect();
+        assert_eq!(sleepers, sleeping.collect_ids(), "{context}: sleepers");
+        assert_eq!(world.dumps.len(), 0, "{context}: suspensions under way");
         let groups: BTreeSet<_> = world.groups.keys().copied().collect();
         assert_eq!(groups, running, "{context}: groups and records");
         let links: BTreeSet<_> = world.links.keys().copied().collect();
         assert_eq!(links, running, "{context}: links and records");
-        let claims = records.iter().filter(|record| record.run.is_some());
-        let claims = claims.map(|record| (record.spec.id, policy::Claim::of(&record.spec.limits)));
-        assert_eq!(
-            world.weights,
-            policy::cpu_weights(capacity().cpu_for_ves(), &claims.collect()),
-            "{context}: weights"
-        );
         for number in 100..=120 {
             let id = VeId::new(number).unwrap();
             let held: BTreeSet<_> = registry.addresses_held(id).unwrap().into_iter().collect();
@@ -334,7 +331,8 @@ impl Sim {
             assert!(!record.unclean, "{context} is unclean: {:?}", record.fault);
             assert_eq!(world.areas[&id].disk, record.spec.limits.disk, "{context}");
             let Some(run) = &record.run else {
-                assert_eq!(record.state, State::Stopped, "{context}");
+                let settled = [State::Stopped, State::Checkpointed];
+                assert!(settled.contains(&record.state), "{context}");
                 continue;
             };
             let init = &world.inits[&id];
@@ -365,20 +363,4 @@ impl<'a, I: Iterator<Item = &'a registry::VeRecord>> CollectIds for I {
     fn collect_ids(self) -> BTreeSet<VeId> {
         self.map(|record| record.spec.id).collect()
     }
-}
-
-/// The same with `web` stopped.
-fn stopped(views: &Views) -> Views {
-    let mut views = views.clone();
-    for view in views
-        .values_mut()
-        .filter(|view| view.spec.name.as_str() == "web")
-    {
-        view.state = State::Stopped;
-        view.runs = false;
-        view.frozen = false;
-        view.limits = None;
-        view.addresses.clear();
-    }
-    views
 }

@@ -1,8 +1,8 @@
-//! What is done to a VE, for every way in which it can go wrong.
+//! What can happen to a VE, each as one act: what every test of faults and deaths goes through.
 
 use ve::{Exit, Setting, State};
 
-use super::{PATIENT, Sim, addresses, ask, create, disk, memory, set, world};
+use super::{PATIENT, Sim, Views, addresses, ask, create, disk, memory, set, world};
 use crate::{Failure, StopManner, VeRequest};
 
 /// Something that happens to the VE `web`, which stands beside a VE `db` that runs all the time.
@@ -13,6 +13,14 @@ pub(super) struct Scenario {
     pub(super) act: fn(&Sim) -> Result<(), Failure>,
     /// Whether `web` may be as before when it was interrupted. An init that ended is gone.
     pub(super) undoable: bool,
+}
+
+impl Scenario {
+    /// Whether the processes of `web` are the same behind it.
+    pub(super) fn keeps_processes(&self) -> bool {
+        let keeps = ["pause", "resume", "suspend", "wake", "set"];
+        keeps.iter().any(|word| self.name.starts_with(word))
+    }
 }
 
 const fn scenario(
@@ -31,6 +39,7 @@ const fn scenario(
 pub(super) const STOPPED: Option<State> = Some(State::Stopped);
 pub(super) const RUNNING: Option<State> = Some(State::Running);
 const PAUSED: Option<State> = Some(State::Paused);
+const ASLEEP: Option<State> = Some(State::Checkpointed);
 
 fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     sim.die("web", exit);
@@ -38,7 +47,7 @@ fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) const SCENARIOS: [Scenario; 22] = [
+pub(super) const SCENARIOS: [Scenario; 28] = [
     scenario("create", None, |sim| sim.done(create("web", &[disk(100)]))),
     scenario("start", STOPPED, |sim| {
         sim.done(ask("web", VeRequest::Start))
@@ -66,6 +75,24 @@ pub(super) const SCENARIOS: [Scenario; 22] = [
     }),
     scenario("resume", PAUSED, |sim| {
         sim.done(ask("web", VeRequest::Resume))
+    }),
+    scenario("suspend", RUNNING, |sim| {
+        sim.done(ask("web", VeRequest::Suspend))
+    }),
+    scenario("wake", ASLEEP, |sim| {
+        sim.done(ask("web", VeRequest::Resume))
+    }),
+    scenario("drop", ASLEEP, |sim| {
+        sim.done(ask("web", VeRequest::Stop(StopManner::Kill)))
+    }),
+    scenario("delete asleep", ASLEEP, |sim| {
+        sim.done(ask("web", VeRequest::Delete { force: true }))
+    }),
+    scenario("set limits asleep", ASLEEP, |sim| {
+        sim.done(ask("web", set(&[memory(300), disk(300)])))
+    }),
+    scenario("set addresses asleep", ASLEEP, |sim| {
+        sim.done(ask("web", set(&[addresses(&["10.0.0.77"])])))
     }),
     scenario("delete", STOPPED, |sim| {
         sim.done(ask("web", VeRequest::Delete { force: false }))
@@ -127,9 +154,29 @@ impl Scenario {
             if state == State::Paused {
                 sim.done(ask("web", VeRequest::Pause)).unwrap();
             }
+            if state == State::Checkpointed {
+                sim.done(ask("web", VeRequest::Suspend)).unwrap();
+            }
         }
         sim.check_whole(self.name);
         sim.node.fail(world::Failing::Nothing);
         sim
     }
+}
+
+/// The same with `web` stopped.
+pub(super) fn stopped(views: &Views) -> Views {
+    let mut views = views.clone();
+    for view in views
+        .values_mut()
+        .filter(|view| view.spec.name.as_str() == "web")
+    {
+        view.state = State::Stopped;
+        view.runs = false;
+        view.asleep = false;
+        view.frozen = false;
+        view.limits = None;
+        view.addresses.clear();
+    }
+    views
 }

@@ -13,14 +13,13 @@ use kernel::clone::{Options, spawn};
 use ve::VeId;
 
 use super::identity::as_ve_root;
-use super::launch::{bury, write_maps};
+use super::launch::{NAMESPACES, bury, write_maps};
 use super::report::{self, Report, await_go, tell};
 use super::requests::Groups;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::TaskState;
 use super::{confine, identity, inside};
-use crate::isolation;
 use crate::protocol::{Failure, FailureKind, FileWork};
 use crate::seccomp::Profile;
 use crate::spec::RootSpec;
@@ -87,7 +86,7 @@ impl State {
         let channel = theirs.as_fd();
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
         let options = Options {
-            namespaces: isolation::namespaces::at_birth(),
+            namespaces: NAMESPACES,
             into_cgroup: groups.v2.as_ref().map(AsFd::as_fd),
             sibling: false,
         };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeSetRequest, NodeStatus, Operation, OperationState, PoolStatus, SetReply, SetRequest,
+    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus,
+    Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest, SettingChange,
     ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
     TemplateDetails, Ve, VeDetails, VeState,
 };
@@ -84,7 +84,35 @@ impl Node for Fake {
     }
 
     fn set(&self, ve: VeKey, request: SetRequest) -> Reply<'_, SetReply> {
-        Box::pin(async move { self.settings_change(&ve, &request) })
+        Box::pin(async move {
+            let ve = self.find(&ve)?;
+            let mut changes = Vec::new();
+            for setting in &request.settings {
+                let (key, value) = setting.split_once('=').unwrap();
+                let (outcome, because) = match key {
+                    "memry.limit" => {
+                        return refuse(
+                            ErrorCode::Usage,
+                            "unknown key `memry.limit`",
+                            "did you mean `memory.limit`?",
+                        );
+                    }
+                    "hostname" => (
+                        SetOutcome::PendingRestart,
+                        Some("its init has read the name".to_owned()),
+                    ),
+                    _ => (SetOutcome::Applied, None),
+                };
+                changes.push(SettingChange {
+                    key: key.to_owned(),
+                    value: value.to_owned(),
+                    outcome,
+                    because,
+                });
+            }
+            let operation = self.done("set", &ve.name, Some(ve.id), None);
+            Ok(SetReply { operation, changes })
+        })
     }
 
     fn delete(&self, ve: VeKey, request: DeleteRequest) -> Reply<'_, Operation> {
@@ -273,10 +301,6 @@ impl Node for Fake {
         })
     }
 
-    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation> {
-        Box::pin(async move { self.find(&ve).map(|ve| values::isolation(&ve)) })
-    }
-
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats> {
         Box::pin(async move { self.find(&ve).map(|ve| values::stats(&ve)) })
     }
@@ -434,20 +458,6 @@ impl Node for Fake {
         })
     }
 
-    fn set_node(&self, request: NodeSetRequest) -> Reply<'_, NodeStatus> {
-        Box::pin(async move {
-            self.called(format!("{request:?}"));
-            if request.settings.iter().any(|s| s == "cpu.reserve=2") {
-                return refuse(
-                    ErrorCode::NoResources,
-                    "cpu.guarantee: 1 processors is asked for, and 0 processors is left",
-                    "`vessel node show` tells what is sold",
-                );
-            }
-            Ok(values::node("/var/lib/vessel", 3))
-        })
-    }
-
     fn init(&self, request: InitRequest) -> Reply<'_, InitReply> {
         Box::pin(async move {
             self.called(format!("{request:?}"));
@@ -460,7 +470,9 @@ impl Node for Fake {
 
     fn shutdown(&self, _: ShutdownRequest) -> Reply<'_, ()> {
         Box::pin(async {
-            self.stop();
+            if let Some(stop) = self.lock().stop.take() {
+                let _ = stop.send(());
+            }
             Ok(())
         })
     }
@@ -468,7 +480,6 @@ impl Node for Fake {
     fn destroy(&self, request: DestroyRequest) -> Reply<'_, ()> {
         Box::pin(async move {
             if request.force {
-                self.stop();
                 return Ok(());
             }
             refuse(
