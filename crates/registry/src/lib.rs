@@ -14,6 +14,8 @@
 //! It does not decide anything, and does not know what steps an operation has.
 #![forbid(unsafe_code)]
 
+mod accounts;
+mod documents;
 mod durability;
 mod operations;
 mod record;
@@ -23,6 +25,8 @@ mod stored;
 mod tests;
 mod ves;
 
+pub use accounts::{AccountBaseline, AccountEntry, AccountMonth};
+pub use documents::{DocumentChange, Message};
 pub use operations::{Event, NewOperation, Operation, OperationId, OperationState, Outcome};
 pub use record::{FirstBoot, Run, Stage, VeRecord};
 pub use schema::{OpenError, Registry, RegistryError};

@@ -16,7 +16,38 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-pub(crate) const FORMATS: [&str; 2] = [TABLES, STAGES];
+pub(crate) const FORMATS: [&str; 3] = [TABLES, STAGES, ACCOUNTS];
+
+/// What VEs used; documents of other parts of the node; messages that wait.
+const ACCOUNTS: &str = "
+CREATE TABLE account_baselines (
+    ve INTEGER PRIMARY KEY,
+    created INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    baseline TEXT NOT NULL
+) STRICT;
+CREATE TABLE account_totals (
+    month TEXT NOT NULL,
+    ve INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    amounts TEXT NOT NULL,
+    PRIMARY KEY (month, ve, created)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE documents (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel TEXT NOT NULL,
+    body TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    next INTEGER NOT NULL
+) STRICT;
+";
 
 /// A VE can be on its way out, and can have left something behind.
 const STAGES: &str = "
