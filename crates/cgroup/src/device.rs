@@ -91,7 +91,7 @@ pub const ALLOWED: [AllowedDevice; 10] = [
 /// The table as the two versions want it. The BPF program is loaded once per node, at first use.
 #[derive(Debug)]
 pub(crate) struct DeviceTable {
-    rules: Vec<DeviceRule>,
+    pub(crate) rules: Vec<DeviceRule>,
     program: OnceLock<DeviceProgram>,
 }
 
@@ -169,7 +169,7 @@ impl VeGroup {
 }
 
 /// A rule as `devices.allow` takes it and `devices.list` shows it.
-fn v1_line(rule: &DeviceRule) -> String {
+pub(crate) fn v1_line(rule: &DeviceRule) -> String {
     let kind = match rule.kind {
         DeviceKind::Character => 'c',
         DeviceKind::Block => 'b',

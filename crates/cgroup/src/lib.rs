@@ -21,6 +21,7 @@
 //! real-time budget: a budget given to one VE is taken from the host's watchdogs.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod device;
 mod error;
 mod files;
@@ -28,12 +29,15 @@ mod freeze;
 mod group;
 mod layout;
 mod limits;
+mod neighbours;
 mod node;
 mod process;
+mod processes;
 mod remove;
 mod usage;
 mod wait;
 
+pub use bounds::{Bound, DeviceControl};
 pub use device::{ALLOWED, AllowedDevice};
 pub use error::{
     CreateError, DetectError, EntryError, FileError, FreezeError, KillError, OpenError,
@@ -42,6 +46,8 @@ pub use error::{
 pub use group::{EXEC_GROUP, Entry, NESTED_DEPTH_MAX, NESTED_GROUPS_MAX, VeGroup};
 pub use layout::{Controller, DAEMON_GROUP, Hierarchy, Home, Layout, Mode, Unified};
 pub use limits::{Applied, LimitKey, Limits, Refusal};
+pub use neighbours::{Neighbour, neighbours};
 pub use node::NodeGroup;
+pub use processes::processes_default;
 pub use remove::BUSY_TIMEOUT;
 pub use usage::Usage;

@@ -14,6 +14,7 @@ use crate::files::{Directory, keyed};
 use crate::group::VeGroup;
 use crate::layout::{Controller, Home};
 use crate::node::{enable, inherit_cpuset};
+use crate::processes::processes_default;
 
 /// The limits of a VE. `None` is "as much as there is".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct Limits {
     pub memory_limit_bytes: Option<u64>,
     /// Swap beyond the memory.
     pub swap_limit_bytes: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads; `None` is [`processes_default`].
     pub processes_limit: Option<u32>,
 }
 
@@ -212,7 +213,7 @@ impl VeGroup {
     }
 
     fn apply_processes(&self, limit: Option<u32>) -> Result<(), Refusal> {
-        let value = limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
+        let value = limit.unwrap_or_else(processes_default).to_string();
         match self.inner.directory(Controller::Processes) {
             Some((directory, _)) => Ok(directory.write(&self.file("pids.max"), &value)?),
             None => unlimited_or_unsupported(limit.is_none(), Controller::Processes),

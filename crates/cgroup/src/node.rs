@@ -32,6 +32,9 @@ use crate::remove;
 /// first, and the daemon and the administrator's shell keep a tenth of a contended processor.
 const NODE_CPU_WEIGHT: u32 = 1_000;
 
+/// What the name of a node's group begins with; the first number of its VEs follows.
+pub(crate) const NAME_PREFIX: &str = "vessel-";
+
 /// A node's group, open. Cheap to clone; may be used from several threads.
 #[derive(Clone, Debug)]
 pub struct NodeGroup {
@@ -63,7 +66,7 @@ impl NodeGroup {
     /// # Errors
     /// [`OpenError::Held`] when another node has the group; otherwise when the kernel refuses.
     pub fn open(layout: &Layout, first_id: VeId, held: Option<OwnedFd>) -> Result<Self, OpenError> {
-        let name = PathBuf::from(format!("vessel-{first_id}"));
+        let name = PathBuf::from(format!("{NAME_PREFIX}{first_id}"));
         let lock_path = match (layout.unified(), layout.hierarchies().first()) {
             (Some(unified), _) => unified.base.join(&name),
             (None, Some(hierarchy)) => hierarchy.mount_point.join(&name),
@@ -92,6 +95,7 @@ impl NodeGroup {
             lock,
         };
         inner.set_node_weight()?;
+        inner.bound_processes()?;
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -259,6 +263,19 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Keeps processes for the node itself: all VEs together must not use up the machine's.
+    fn bound_processes(&self) -> Result<(), FileError> {
+        let most = crate::processes::processes_of_all().to_string();
+        match self.directory(Controller::Processes) {
+            Some((directory, _)) if directory.has(Path::new("pids.max")) => {
+                directory.write(Path::new("pids.max"), &most)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Makes and opens a directory directly below `base`.
 fn make_and_open(base: &Directory, name: &Path) -> Result<Directory, FileError> {
     base.make(name)?;
@@ -383,7 +400,7 @@ fn lock(path: &Path, held: Option<OwnedFd>) -> Result<OwnedFd, OpenError> {
 
 /// Who holds the lock, from `/proc/locks`. The kernel names the process that took it, which may
 /// have ended and left the descriptor to another.
-fn holder(lock: &OwnedFd) -> String {
+pub(crate) fn holder(lock: &OwnedFd) -> String {
     let unknown = || "a process that does not show".to_owned();
     let Ok(stat) = rustix::fs::fstat(lock) else {
         return unknown();

@@ -4,6 +4,7 @@
 //! About ten microseconds per file: files are opened anew each time, since ten open descriptors for each of
 //! hundreds of VEs would cost more than they save.
 
+use rustix::io::Errno;
 use ve::VeId;
 
 use crate::error::{FileError, UsageError};
@@ -29,6 +30,10 @@ pub struct Usage {
     pub cpu_throttled_microseconds: u64,
     /// Memory that counts against the limit: programs, page cache, kernel.
     pub memory_bytes: u64,
+    /// Most memory since the group was made, where the kernel keeps it (cgroup2 since 5.19).
+    pub memory_peak_bytes: Option<u64>,
+    /// Of it, what the kernel takes back before anything else: pages of files.
+    pub memory_reclaimable_bytes: u64,
     /// Of it, page cache, tmpfs included.
     pub memory_cache_bytes: u64,
     /// Of it, programs' own memory.
@@ -47,6 +52,13 @@ pub struct Usage {
     pub io_read_operations: u64,
     /// Write operations.
     pub io_write_operations: u64,
+    /// How long some of its processes waited for a processor, for memory, for a disk (PSI, "some");
+    /// absent where cgroup2 is not mounted or the kernel does not count it.
+    pub cpu_pressure_microseconds: Option<u64>,
+    /// See above.
+    pub memory_pressure_microseconds: Option<u64>,
+    /// See above.
+    pub io_pressure_microseconds: Option<u64>,
 }
 
 impl NodeGroup {
@@ -68,11 +80,25 @@ impl VeGroup {
             .and_then(|()| self.read_memory(&mut usage))
             .and_then(|()| self.read_io(&mut usage))
             .and_then(|()| self.read_processes(&mut usage))
+            .and_then(|()| self.read_pressure(&mut usage))
             .map_err(|source| UsageError {
                 ve: self.ve,
                 source,
             })?;
         Ok(usage)
+    }
+
+    /// What tells this life of the group from those before it with the same name: counters are of one life.
+    /// Nothing where the VE has no group.
+    ///
+    /// The number of a directory's inode, which kernfs gives once in a boot.
+    #[must_use]
+    pub fn identity(&self) -> Option<u64> {
+        let directory = self.inner.v2.as_ref();
+        let directory = directory.or_else(|| self.inner.v1.iter().flatten().next())?;
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let status = rustix::fs::statat(directory, &self.below, flags).ok()?;
+        Some(status.st_ino)
     }
 
     fn read_cpu(&self, usage: &mut Usage) -> Result<(), FileError> {
@@ -111,6 +137,11 @@ impl VeGroup {
             usage.memory_bytes = self.number(directory, "memory.current")?;
             usage.memory_cache_bytes = number("file");
             usage.memory_anonymous_bytes = number("anon");
+            usage.memory_reclaimable_bytes = number("active_file") + number("inactive_file");
+            let peak = "memory.peak";
+            if directory.has(&self.file(peak)) {
+                usage.memory_peak_bytes = Some(self.number(directory, peak)?);
+            }
             usage.out_of_memory_kills = self.keyed(directory, "memory.events", "oom_kill")?;
             let swap = "memory.swap.current";
             if directory.has(&self.file(swap)) {
@@ -121,6 +152,9 @@ impl VeGroup {
         usage.memory_bytes = self.number(directory, "memory.usage_in_bytes")?;
         usage.memory_cache_bytes = number("total_cache");
         usage.memory_anonymous_bytes = number("total_rss");
+        usage.memory_reclaimable_bytes =
+            number("total_active_file") + number("total_inactive_file");
+        usage.memory_peak_bytes = Some(self.number(directory, "memory.max_usage_in_bytes")?);
         usage.swap_bytes = number("total_swap");
         usage.out_of_memory_kills = self.keyed(directory, "memory.oom_control", "oom_kill")?;
         Ok(())
@@ -130,6 +164,23 @@ impl VeGroup {
         if let Some((directory, _)) = self.inner.directory(Controller::Processes) {
             usage.processes = self.number(directory, "pids.current")?;
         }
+        Ok(())
+    }
+
+    /// cgroup2 has pressure for every group, with controllers or without; not on a kernel without PSI, nor
+    /// where `cgroup.pressure` turned it off.
+    fn read_pressure(&self, usage: &mut Usage) -> Result<(), FileError> {
+        let Some(v2) = &self.inner.v2 else {
+            return Ok(());
+        };
+        let read = |name: &str| match v2.read(&self.file(name)) {
+            Ok(text) => Ok(pressure_total(&text)),
+            Err(error) if error.is_missing() || error.is(Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        };
+        usage.cpu_pressure_microseconds = read("cpu.pressure")?;
+        usage.memory_pressure_microseconds = read("memory.pressure")?;
+        usage.io_pressure_microseconds = read("io.pressure")?;
         Ok(())
     }
 
@@ -165,6 +216,12 @@ impl VeGroup {
     }
 }
 
+/// The sum in `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`.
+fn pressure_total(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with("some "))?;
+    line.rsplit_once("total=")?.1.trim().parse().ok()
+}
+
 /// Lines of a device, or of all, without the device's numbers.
 fn of_device<'a>(stat: &'a str, device: Option<&str>) -> impl Iterator<Item = &'a str> {
     stat.lines().filter_map(move |line| {
@@ -192,6 +249,13 @@ fn sum_v1(stat: &str, device: Option<&str>, operation: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pressure_is_that_of_some() {
+        let text = "some avg10=1.00 avg60=0.00 avg300=0.00 total=1234\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        assert_eq!(pressure_total(text), Some(1_234));
+        assert_eq!(pressure_total(""), None);
+    }
 
     #[test]
     fn sums_over_devices_or_takes_one() {

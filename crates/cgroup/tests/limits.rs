@@ -84,7 +84,7 @@ mod tests {
         assert!(group.apply(&Limits::default()).is_complete());
         assert_eq!(
             value(&group, Controller::Processes, "pids.max", "pids.max"),
-            "max"
+            cgroup::processes_default().to_string()
         );
 
         let wrong = Limits {
