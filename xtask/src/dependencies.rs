@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Tests,
     /// An emulated machine with another kernel.
     Machine,
+    /// What Vessel is measured beside.
+    Bench,
 }
 
 struct Package {
@@ -68,6 +70,9 @@ const PACKAGES: &[Package] = &[
     package("e2fsprogs", Need::Tests, "a small file system to fill up"),
     package("curl", Need::Tests, "asking web servers in VEs for a page"),
     package("zstd", Need::Tests, "an archive in each compression"),
+    package("crun", Need::Bench, "the fastest OCI runtime"),
+    package("lxc", Need::Bench, "system containers"),
+    package("systemd-container", Need::Bench, "systemd-nspawn"),
     package("qemu-system-x86", Need::Machine, "the emulator"),
     package(
         "cpio",

@@ -9,6 +9,7 @@
     reason = "these are command-line chores"
 )]
 
+mod bench;
 mod check;
 mod completion;
 mod criu;
@@ -35,6 +36,7 @@ usage: cargo xtask COMMAND
   up              install what is missing, build, prepare a node, run a Debian VE on it
   down            take all of that away again
   test [FILTER]   build everything and run all tests (a filter runs system tests only)
+  bench [SECTION] measure everything beside other runtimes; `bench --help` tells more
   machine [ARG]   run the system tests on an emulated Debian 13, with arguments for them
   check           what CI checks besides the tests; reports every failure
   tidy            only the checks of text: documents, module heads, banned words
@@ -64,6 +66,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "up" => up::run(&workspace),
         "down" => down::run(&workspace),
         "test" => suite::run(&workspace, rest),
+        "bench" => bench::run(&workspace, rest),
         "machine" => machine::run(&workspace, rest),
         "check" => check::run(&workspace),
         "tidy" => report(&tidy::check(&workspace)?),

@@ -10,6 +10,7 @@ mod commands;
 mod follow;
 mod human;
 mod output;
+mod plot;
 mod table;
 mod terminal;
 
@@ -95,6 +96,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Outcome {
         Verb::List(a) => c::list::run(context, a).await,
         Verb::Top(a) => c::top::run(context, a).await,
         Verb::Stats(a) => c::stats::run(context, a).await,
+        Verb::Isolation(a) => c::isolation::run(context, a).await,
         Verb::Operation(verb) => c::operation::run(context, verb).await,
         Verb::Events(a) => c::events::run(context, a).await,
         Verb::Pool(verb) => c::node::pool(context, &verb).await,

@@ -2,6 +2,7 @@
 //! at all, and read at every start.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -13,9 +14,14 @@ use ve::VeId;
 const IDS_PER_NODE: u32 = 4_000;
 /// Size of the default loop file. It is sparse: it takes what is written into it.
 const POOL_BYTES_DEFAULT: u64 = 40 << 30;
-/// The default range of addresses: large enough for every number of a node, and seldom used by
-/// networks that servers are in.
-const NETWORK_DEFAULT: &str = "10.99.0.0/16";
+/// The default ranges of addresses, the first that is free: large enough for every number of a node,
+/// and seldom used by networks that servers are in.
+const NETWORKS_DEFAULT: [&str; 4] = [
+    "10.99.0.0/16",
+    "10.98.0.0/16",
+    "10.97.0.0/16",
+    "10.96.0.0/16",
+];
 
 /// The decisions of `vessel init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +33,10 @@ pub(crate) struct Config {
     pub(crate) networks: Vec<IpNet>,
     /// Whether VEs reach other networks by the node's own address.
     pub(crate) nat: bool,
+    /// Where metrics are answered over TCP: `9100`, `0.0.0.0:9100`. Only a port means the loopback address;
+    /// nothing, that they are answered on the node's socket only. Written by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics_listen: Option<String>,
     /// Where the pool is.
     pub(crate) pool: PoolConfig,
 }
@@ -93,14 +103,19 @@ impl Config {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The configuration that these choices make on a node that was not prepared.
-    pub(crate) fn choose(choices: &Choices) -> Result<Self> {
-        let first_id = VeId::new(choices.first_id.unwrap_or(VeId::MIN))?;
+    /// The configuration that these choices make on a node that was not prepared. What is not chosen
+    /// is what this host has free: `nodes` are the first numbers of others, `used` its networks.
+    pub(crate) fn choose(choices: &Choices, nodes: &[VeId], used: &[IpNet]) -> Result<Self> {
+        let first_id = match choices.first_id {
+            Some(first_id) => VeId::new(first_id)?,
+            None => free_numbers(nodes)?,
+        };
         if first_id.get() > VeId::MAX - IDS_PER_NODE {
             let most = VeId::MAX - IDS_PER_NODE;
             bail!("the first number must be at most {most}, so that {IDS_PER_NODE} VEs have one");
         }
-        let network = choices.network.as_deref().unwrap_or(NETWORK_DEFAULT);
+        let free = free_network(used);
+        let network = choices.network.as_deref().unwrap_or(&free);
         let mut networks = Vec::new();
         for text in network.split(',') {
             networks.push(parse_network(text.trim())?);
@@ -117,6 +132,7 @@ impl Config {
             first_id: first_id.get(),
             networks,
             nat: true,
+            metrics_listen: None,
             pool: PoolConfig::choose(choices)?,
         })
     }
@@ -156,6 +172,32 @@ impl Config {
     }
 }
 
+/// The first numbers that no other node of this host has.
+fn free_numbers(nodes: &[VeId]) -> Result<VeId> {
+    let starts = (VeId::MIN..=VeId::MAX - IDS_PER_NODE).step_by(IDS_PER_NODE as usize);
+    let free = |start: &u32| {
+        !nodes
+            .iter()
+            .any(|node| start.abs_diff(node.get()) < IDS_PER_NODE)
+    };
+    let Some(first) = starts.into_iter().find(free) else {
+        bail!("other nodes of this host have all numbers");
+    };
+    Ok(VeId::new(first)?)
+}
+
+/// The first default range that the host does not use; the very first when it uses all of them.
+fn free_network(used: &[IpNet]) -> String {
+    let free = |range: &IpNet| {
+        !used
+            .iter()
+            .any(|used| used.contains(range) || range.contains(used))
+    };
+    let mut ranges = NETWORKS_DEFAULT.iter().filter_map(|text| text.parse().ok());
+    let range = ranges.find(free);
+    range.map_or_else(|| NETWORKS_DEFAULT[0].to_owned(), |range| range.to_string())
+}
+
 impl PoolConfig {
     fn choose(choices: &Choices) -> Result<Self> {
         let given = [&choices.pool_size, &choices.device, &choices.pool];
@@ -189,6 +231,16 @@ impl std::fmt::Display for PoolConfig {
             Self::Folder { path } => write!(f, "the folder {}", path.display()),
         }
     }
+}
+
+/// The address that a port, or an address with a port, means.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().ok().with_context(|| {
+        format!("`{text}` is nowhere to listen; write it as 9100, 127.0.0.1:9100 or [::]:9100")
+    })
 }
 
 fn path(root: &Path) -> PathBuf {
@@ -236,17 +288,37 @@ mod tests {
     fn with(change: impl FnOnce(&mut Choices)) -> Result<Config> {
         let mut choices = Choices::default();
         change(&mut choices);
-        Config::choose(&choices)
+        Config::choose(&choices, &[], &[])
     }
 
     #[test]
     fn a_saved_configuration_reads_back() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Config::load(root.path()).unwrap(), None);
-        let config = Config::choose(&Choices::default()).unwrap();
+        let config = Config::choose(&Choices::default(), &[], &[]).unwrap();
         config.save(root.path()).unwrap();
         assert_eq!(Config::load(root.path()).unwrap(), Some(config.clone()));
         assert_eq!(config.differs_from(&Choices::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_not_chosen_is_what_is_free() {
+        let id = |number| VeId::new(number).unwrap();
+        let choose = |nodes: &[u32], used: &[&str]| {
+            let nodes: Vec<VeId> = nodes.iter().map(|number| id(*number)).collect();
+            let used: Vec<IpNet> = used.iter().map(|range| range.parse().unwrap()).collect();
+            let config = Config::choose(&Choices::default(), &nodes, &used).unwrap();
+            (config.first_id, config.networks[0].to_string())
+        };
+        assert_eq!(choose(&[], &[]), (100, "10.99.0.0/16".to_owned()));
+        assert_eq!(
+            choose(&[5_000, 100], &["10.99.7.0/24"]),
+            (12_100, "10.98.0.0/16".to_owned())
+        );
+        let all = ["10.0.0.0/8"];
+        assert_eq!(choose(&[50_000], &all).1, "10.99.0.0/16");
+        let nodes: Vec<VeId> = (0..17).map(|n| id(100 + n * 4_000)).collect();
+        assert!(Config::choose(&Choices::default(), &nodes, &[]).is_err());
     }
 
     #[test]
@@ -266,8 +338,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_alone_is_on_the_loopback_address() {
+        let of = |text: &str| listen_address(text).map(|address| address.to_string());
+        assert_eq!(of("9100").unwrap(), "127.0.0.1:9100");
+        assert_eq!(of("0.0.0.0:9100").unwrap(), "0.0.0.0:9100");
+        assert_eq!(of("[::]:9100").unwrap(), "[::]:9100");
+        for text in ["localhost", "70000", "10.0.0.1", ""] {
+            assert!(
+                of(text).unwrap_err().to_string().contains("nowhere"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn other_choices_on_a_prepared_node_are_seen() {
-        let config = Config::choose(&Choices::default()).unwrap();
+        let config = Config::choose(&Choices::default(), &[], &[]).unwrap();
         let choices = Choices {
             pool_size: Some("8G".into()),
             ..Choices::default()

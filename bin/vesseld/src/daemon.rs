@@ -9,16 +9,19 @@ use anyhow::{Context, Result};
 use api::latest::{ApiError, ErrorCode};
 use api::time::Timestamp;
 use engine::{Engine, EngineParts, Fault, Notice};
+use ipnet::IpNet;
 use pool::Pool;
 use registry::Registry;
 use runtime::Events;
 use tokio::sync::{broadcast, watch};
+use ve::VeId;
 
 use crate::config::{Choices, Config};
 use crate::convert;
 use crate::host::{self, Host};
 use crate::launcher::{self, News};
 use crate::mechanisms::NodeMechanisms;
+use crate::metering;
 
 /// Notices that a slow listener may fall behind by before it has to look for itself.
 const NOTICES_KEPT: usize = 4_096;
@@ -60,6 +63,12 @@ pub(crate) enum Refusal {
     Usage,
     /// Something that they name does not exist.
     Missing,
+    /// Another node has what they choose.
+    Taken,
+    /// Something else is where the pool is to be.
+    Occupied,
+    /// The file system below cannot hold a file of the chosen size.
+    TooLarge,
 }
 
 impl std::fmt::Display for Refusal {
@@ -68,6 +77,9 @@ impl std::fmt::Display for Refusal {
             Self::Prepared => "the node is prepared already, and otherwise",
             Self::Usage => "the choices cannot be used",
             Self::Missing => "there is no such thing",
+            Self::Taken => "another node of this host is in the way",
+            Self::Occupied => "something else is there",
+            Self::TooLarge => "the size is more than the file system below can hold",
         })
     }
 }
@@ -79,15 +91,21 @@ pub(crate) fn refusal(error: &anyhow::Error) -> Option<Refusal> {
     let Some(creation) = error.downcast_ref::<pool::CreateError>() else {
         return error.downcast_ref::<Refusal>().copied();
     };
-    let missing = |cause: &(dyn std::error::Error + 'static)| {
-        let cause = cause.downcast_ref::<std::io::Error>();
-        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
-    };
     match creation {
-        pool::CreateError::TooSmall { .. } => Some(Refusal::Usage),
-        _ if error.chain().any(missing) => Some(Refusal::Missing),
-        _ => None,
+        pool::CreateError::TooSmall { .. }
+        | pool::CreateError::NotADevice { .. }
+        | pool::CreateError::NotBtrfs { .. } => return Some(Refusal::Usage),
+        pool::CreateError::Occupied { .. } | pool::CreateError::InUse { .. } => {
+            return Some(Refusal::Occupied);
+        }
+        _ => {}
     }
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.find_map(|cause: &std::io::Error| match cause.kind() {
+        std::io::ErrorKind::NotFound => Some(Refusal::Missing),
+        std::io::ErrorKind::FileTooLarge => Some(Refusal::TooLarge),
+        _ => None,
+    })
 }
 
 /// Prepares the node at `root` as chosen, if it was not: pool and configuration. True when
@@ -99,8 +117,15 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
         }
         return Ok(false);
     }
-    let config = Config::choose(choices).context(Refusal::Usage)?;
     kernel::probe::Features::probe().require_needed()?;
+    let nodes = cgroup::neighbours(&cgroup::Layout::detect()?)?;
+    let numbers: Vec<VeId> = nodes.iter().map(|node| node.first_id).collect();
+    let used: Vec<IpNet> = network::uplink::networks(&mut network::Netlink::open()?)?
+        .into_iter()
+        .map(|used| used.network)
+        .collect();
+    let config = Config::choose(choices, &numbers, &used).context(Refusal::Usage)?;
+    refuse_taken_numbers(&config, &nodes)?;
     refuse_used_networks(&config)?;
     let created = Pool::create(
         &host::pool_source(root, &config.pool),
@@ -112,6 +137,19 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     }
     config.save(root)?;
     Ok(true)
+}
+
+/// Refuses the numbers of another node's VEs: their user ids would be the same.
+fn refuse_taken_numbers(config: &Config, nodes: &[cgroup::Neighbour]) -> Result<()> {
+    let first = config.first()?;
+    let Some(node) = nodes.iter().find(|node| node.first_id == first) else {
+        return Ok(());
+    };
+    Err(anyhow::anyhow!(
+        "VEs of a node that runs here are numbered from {first}, too; {} holds their groups",
+        node.holder
+    )
+    .context(Refusal::Taken))
 }
 
 /// Refuses ranges that the host uses already: VEs there and hosts there would hide each other.
@@ -189,6 +227,7 @@ impl Daemon {
             publish: Box::new(move |notice| drop(notices.send(notice))),
         });
         let up = Arc::new(Up { host, engine });
+        up.host.metering.attach(Arc::downgrade(&up))?;
         *self.up.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&up));
         // Recovery ends inits, and hears of their ends as everybody does. Nothing else is begun
         // before it is over: the engine sees to that.
@@ -208,6 +247,10 @@ impl Daemon {
         std::thread::Builder::new()
             .name("network".to_owned())
             .spawn(move || watched.watch_network())?;
+        let metered = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("meter".to_owned())
+            .spawn(move || metering::run(|| metered.up_if_prepared(), |_, _| {}))?;
         std::thread::Builder::new()
             .name("autostart".to_owned())
             .spawn(move || {
@@ -261,13 +304,12 @@ impl Daemon {
         let records = up.engine.registry().ves()?;
         let known = records
             .iter()
-            .filter(|record| record.run.is_some())
-            .map(|record| (record.spec.id, record.run.clone()))
+            .filter_map(|r| Some((r.spec.id, r.run.clone()?)))
             .collect();
         let mechanisms = NodeMechanisms(Arc::clone(&up.host));
         let running = engine::Mechanisms::running(&mechanisms, &known)
             .map_err(|fault: Fault| anyhow::anyhow!(fault.message))?;
-        for (id, run) in known.into_iter().filter_map(|(id, run)| Some((id, run?))) {
+        for (id, run) in known {
             if running.get(&id).is_none_or(|running| running.run != run) {
                 up.host.launcher.note_exit(id, run.pid, ve::Exit::Unknown);
                 up.engine.exited(id, run.pid, ve::Exit::Unknown);

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use ve::VeId;
 
 use crate::config::{Config, PoolConfig};
 use crate::launcher::Launcher;
+use crate::metering::{self, Metering};
 
 /// Size of each of the two files of a console's log.
 pub(crate) const CONSOLE_LOG_BYTES_MAX: u64 = 512 << 10;
@@ -29,7 +31,10 @@ pub(crate) struct Host {
     pub(crate) groups: NodeGroup,
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) boot_id: String,
+    pub(crate) metering: Metering,
     netlink: Mutex<Netlink>,
+    /// The largest packet that leaves the node whole, as last looked at; 0 where none leaves it.
+    mtu: AtomicU32,
 }
 
 /// Where the pool is mounted, in the node's own mount namespace.
@@ -41,7 +46,7 @@ pub(crate) fn pool_mount(root: &Path) -> PathBuf {
 pub(crate) fn pool_source(root: &Path, config: &PoolConfig) -> pool::Source {
     match config {
         PoolConfig::Loop { size_bytes } => pool::Source::LoopFile {
-            path: root.join("pool.img"),
+            path: root.join(crate::teardown::POOL_FILE),
             size_bytes: *size_bytes,
         },
         PoolConfig::Device { path } => pool::Source::Device(path.clone()),
@@ -84,6 +89,9 @@ impl Host {
         let catalogue = Catalogue::open(pool.templates_path())?;
         let mut netlink = Netlink::open()?;
         network::node::prepare(&mut netlink, &node_network(&config)?)?;
+        let mtu = network::uplink::mtu(&mut netlink)?;
+        let boot_id = kernel::proc::boot_id()?;
+        let metering = metering::of_host(root, &config, &boot_id)?;
         let host = Self {
             root: root.to_owned(),
             config,
@@ -91,8 +99,10 @@ impl Host {
             catalogue,
             groups,
             launcher: Launcher::new(client),
-            boot_id: kernel::proc::boot_id()?,
+            boot_id,
+            metering,
             netlink: Mutex::new(netlink),
+            mtu: AtomicU32::new(mtu.unwrap_or_default()),
         };
         Ok((host, events))
     }
@@ -102,7 +112,8 @@ impl Host {
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the node's part of the network up again if something of it is gone.
+    /// Sets the node's part of the network up again if something of it is gone, and looks at what it
+    /// leaves the node by.
     pub(crate) fn restore_network(&self) -> Result<()> {
         let network = node_network(&self.config)?;
         let mut netlink = self.netlink();
@@ -110,7 +121,15 @@ impl Host {
             tracing::warn!("something else changed the node's network; setting it up again");
             network::node::prepare(&mut netlink, &network)?;
         }
+        let mtu = network::uplink::mtu(&mut netlink)?;
+        self.mtu.store(mtu.unwrap_or_default(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The MTU of links of VEs that are started now, in bytes.
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        let mtu = self.mtu.load(Ordering::Relaxed);
+        (mtu > 0).then_some(mtu)
     }
 
     /// Folder of a VE's console log.

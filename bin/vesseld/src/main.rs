@@ -12,8 +12,8 @@ mod doctor;
 mod guest;
 mod host;
 mod launcher;
-mod leftovers;
 mod mechanisms;
+mod metering;
 mod node;
 mod passwords;
 mod sleep;
@@ -36,6 +36,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Choices, Config};
 use crate::daemon::Daemon;
 use crate::node::NodeDoor;
+use crate::teardown::LOCK_FILE;
 
 /// Threads for what blocks: sessions hold one each for as long as they last.
 const BLOCKING_THREADS_MAX: usize = 2_048;
@@ -58,6 +59,9 @@ struct Arguments {
     /// Print what this host has and lacks as JSON, and end.
     #[arg(long, conflicts_with = "init_only")]
     doctor: bool,
+    /// Answer metrics for Prometheus over TCP, too: a port of the loopback address, or ADDRESS:PORT.
+    #[arg(long, value_name = "WHERE")]
+    metrics_listen: Option<String>,
     /// Size of the pool's file.
     #[arg(long, requires = "init_only", value_name = "SIZE")]
     pool_size: Option<String>,
@@ -109,7 +113,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let _lock = lock(&root)?;
     enter_mount_namespace(&root)?;
     if arguments.init_only {
-        return init_only(&root, arguments);
+        let prepared = init_only(&root, arguments);
+        if prepared.is_err() {
+            remove_empty(&root);
+        }
+        return prepared;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -117,19 +125,24 @@ fn run(arguments: &Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let served = runtime.block_on(serve(&root));
+    let served = runtime.block_on(serve(&root, arguments.metrics_listen.as_deref()));
     // What still blocks belongs to clients that are gone now.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(root: &Path) -> Result<()> {
+async fn serve(root: &Path, metrics_listen: Option<&str>) -> Result<()> {
     let daemon = Daemon::new(root);
+    let mut metrics_listen = metrics_listen.map(str::to_owned);
     if let Some(config) = Config::load(root)? {
+        metrics_listen = metrics_listen.or_else(|| config.metrics_listen.clone());
         let daemon = Arc::clone(&daemon);
         tokio::task::spawn_blocking(move || daemon.bring_up(config))
             .await
             .context("the node failed inside while coming up")??;
+    }
+    if let Some(text) = metrics_listen {
+        answer_metrics(&daemon, &text).await?;
     }
     let listener = server::bind(&root.join("vessel.sock"))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -145,11 +158,32 @@ async fn serve(root: &Path) -> Result<()> {
     };
     server::serve(listener, Arc::new(NodeDoor(Arc::clone(&daemon))), shutdown).await;
     let _ = daemon.ending.send(true);
+    if let Some(up) = daemon.up_if_prepared() {
+        up.host.metering.store(&up);
+    }
     // Nobody answers there any more. A destroyed node has left its root empty, to go with it.
     std::fs::remove_file(root.join("vessel.sock")).context("cannot remove the socket")?;
     if Config::load(root)?.is_none() {
         let _ = std::fs::remove_dir(root);
     }
+    Ok(())
+}
+
+/// Answers metrics over TCP until the daemon ends.
+async fn answer_metrics(daemon: &Arc<Daemon>, text: &str) -> Result<()> {
+    let address = config::listen_address(text)?;
+    let listener = server::listen(address).await?;
+    tracing::info!(
+        "metrics are answered at http://{}/metrics",
+        listener.local_addr()?
+    );
+    let mut ending = daemon.ending.subscribe();
+    let shutdown = async move {
+        // A sender that is gone is an end, too.
+        drop(ending.wait_for(|ending| *ending).await);
+    };
+    let node = Arc::new(NodeDoor(Arc::clone(daemon)));
+    tokio::spawn(server::serve_metrics(listener, node, shutdown));
     Ok(())
 }
 
@@ -164,6 +198,20 @@ fn init_only(root: &Path, arguments: &Arguments) -> Result<()> {
     };
     let changed = daemon::prepare(root, &choices)?;
     print(&serde_json::json!({ "changed": changed, "root": root }))
+}
+
+/// Removes a root that holds nothing but our lock: one that was made for a node that is refused.
+fn remove_empty(root: &Path) {
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return;
+    };
+    let own = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == LOCK_FILE)
+    };
+    if entries.into_iter().all(own) {
+        let _ = std::fs::remove_file(root.join(LOCK_FILE));
+        let _ = std::fs::remove_dir(root);
+    }
 }
 
 /// Says why something was refused as `vessel` does, which passes words and code of an `init` on.
@@ -199,7 +247,7 @@ fn absolute(root: &Path) -> Result<PathBuf> {
 
 /// Keeps a second daemon away from this root, for as long as the descriptor is open.
 fn lock(root: &Path) -> Result<OwnedFd> {
-    let path = root.join("vesseld.lock");
+    let path = root.join(LOCK_FILE);
     let file = File::options()
         .create(true)
         .truncate(false)

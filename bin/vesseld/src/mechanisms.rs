@@ -12,7 +12,7 @@ use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeStat
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
-use crate::{guest, leftovers, sleep, templates};
+use crate::{guest, sleep, templates};
 
 /// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
 /// hold it.
@@ -153,7 +153,9 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn clear(&self, id: VeId) -> Result<(), Fault> {
+        self.0.metering.group_ends(&self.0.groups, id);
         self.0.groups.remove(id).map_err(|error| fault(&error))?;
+        self.0.metering.group_ended(id);
         let mut netlink = self.0.netlink();
         let gone = network::link::wait_gone(&mut netlink, id, LINK_TIMEOUT);
         if !gone.map_err(|error| fault(&error))? {
@@ -162,11 +164,36 @@ impl Mechanisms for NodeMechanisms {
         Ok(())
     }
 
-    fn running(
-        &self,
-        known: &BTreeMap<VeId, Option<Run>>,
-    ) -> Result<BTreeMap<VeId, Running>, Fault> {
-        leftovers::running(self, known)
+    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault> {
+        let client = self.0.launcher.client();
+        let listed = client.list().map_err(|error| fault(&error))?;
+        let held: Vec<_> = listed.iter().map(|status| status.id).collect();
+        for (id, run) in known.iter().filter(|(id, _)| !held.contains(id)) {
+            if run.boot_id == self.0.boot_id {
+                let init = runtime::protocol::Launched {
+                    pid: run.pid,
+                    start_time: run.start_time_ticks,
+                };
+                // Refused when it ended meanwhile: then it is not among those that run.
+                let _ = client.adopt(*id, init);
+            }
+        }
+        let listed = client.list().map_err(|error| fault(&error))?;
+        let living = listed
+            .into_iter()
+            .filter(|s| !matches!(s.state, VeState::Exited(_)));
+        Ok(living
+            .map(|status| {
+                let ready = status.state == VeState::Ready;
+                (
+                    status.id,
+                    Running {
+                        run: self.run(status.init),
+                        ready,
+                    },
+                )
+            })
+            .collect())
     }
 
     fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault> {
@@ -211,16 +238,16 @@ impl Mechanisms for NodeMechanisms {
             .map_err(|error| fault(&error))
     }
 
-    fn suspend(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault> {
-        sleep::suspend(self, record, sink)
+    fn suspend(&self, record: &VeRecord) -> Result<(), Fault> {
+        sleep::suspend(self, record)
     }
 
     fn asleep(&self, record: &VeRecord) -> Result<bool, Fault> {
         sleep::asleep(&self.0, record)
     }
 
-    fn wake(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<Running, Fault> {
-        sleep::wake(self, record, sink)
+    fn wake(&self, record: &VeRecord) -> Result<Running, Fault> {
+        sleep::wake(self, record)
     }
 
     fn discard(&self, id: VeId) -> Result<(), Fault> {
@@ -246,9 +273,6 @@ impl Mechanisms for NodeMechanisms {
                 .map_err(|error| fault(&error))?;
             in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
             in_use.processes = Some(usage.processes);
-        } else if let Some((memory, processes)) = sleep::needs(&self.0, id) {
-            in_use.memory_bytes = Some(memory);
-            in_use.processes = Some(processes);
         }
         Ok(in_use)
     }
@@ -278,7 +302,41 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
-        leftovers::sweep(self, keep)
+        let mut findings = Vec::new();
+        let swept = self
+            .0
+            .pool
+            .private_sweep(keep)
+            .map_err(|error| fault(&error))?;
+        findings.extend(
+            swept
+                .removed
+                .iter()
+                .map(|found| format!("removed from the pool: {found:?}")),
+        );
+        let failed = swept.failed.iter();
+        findings.extend(failed.map(|(id, error)| format!("the area of {id} stays: {error}")));
+        let groups = self.0.groups.list().map_err(|error| fault(&error))?;
+        for id in groups.into_iter().filter(|id| !keep.contains(id)) {
+            self.kill_stray(id)?;
+            self.0.groups.remove(id).map_err(|error| fault(&error))?;
+            findings.push(format!(
+                "removed the control groups of {id}, which is no VE"
+            ));
+        }
+        let mut netlink = self.0.netlink();
+        let ids = crate::host::node_network(&self.0.config)
+            .map_err(|e| Fault::new(e.to_string()))?
+            .ids;
+        let links = network::link::list(&mut netlink, ids).map_err(|error| fault(&error))?;
+        let stray: Vec<_> = links.into_iter().filter(|id| !keep.contains(id)).collect();
+        network::link::remove_if_present(&mut netlink, &stray).map_err(|error| fault(&error))?;
+        findings.extend(
+            stray
+                .iter()
+                .map(|id| format!("removed the link of {id}, which is no VE")),
+        );
+        Ok(findings)
     }
 }
 
@@ -333,7 +391,7 @@ impl NodeMechanisms {
     }
 
     /// Kills what is left in a VE's groups: processes that were entered from outside.
-    pub(crate) fn kill_stray(&self, id: VeId) -> Result<(), Fault> {
+    fn kill_stray(&self, id: VeId) -> Result<(), Fault> {
         self.0
             .groups
             .ve(id)
@@ -363,7 +421,7 @@ impl NodeMechanisms {
         if !spec.addresses.is_empty() {
             launch.network = Some(NetworkSpec {
                 addresses: spec.addresses.clone(),
-                mtu: None,
+                mtu: self.0.mtu(),
             });
         }
         Ok(launch)

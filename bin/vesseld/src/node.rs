@@ -4,7 +4,9 @@
 //! that may.
 
 mod files;
+mod isolation;
 mod logs;
+mod meters;
 mod sessions;
 mod statistics;
 mod status;
@@ -19,9 +21,9 @@ use std::time::Duration;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus,
-    Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest,
-    Template, TemplateDetails, Ve, VeDetails, VeState,
+    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
+    NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats,
+    StopRequest, Template, TemplateDetails, Ve, VeDetails, VeState,
 };
 use engine::{StopManner, VeRequest};
 use server::node::{
@@ -150,6 +152,10 @@ impl Node for NodeDoor {
 
     fn is_folder(&self, ve: VeKey, path: String) -> Reply<'_, bool> {
         Box::pin(files::is_folder(self, ve, path))
+    }
+
+    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation> {
+        Box::pin(self.with_up(move |up| isolation::of_one(up, &ve)))
     }
 
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats> {

@@ -9,9 +9,16 @@ use engine::{Request, StopManner, VeRequest};
 use runtime::VeState;
 use ve::{State, VeId};
 
+use crate::config::Config;
 use crate::convert::api_error;
 use crate::daemon::{Daemon, Up};
 use crate::host::{self, Host};
+
+/// The default pool, below the node's root.
+pub(crate) const POOL_FILE: &str = "pool.img";
+
+/// What keeps a second daemon away, below the node's root.
+pub(crate) const LOCK_FILE: &str = "vesseld.lock";
 
 /// How long VEs are waited for when a client names no time.
 const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -56,9 +63,29 @@ pub(crate) fn destroy(daemon: &Arc<Daemon>, request: &DestroyRequest) -> Result<
         }
         release(daemon, up).map_err(|error| failed_to_release(&error))?;
     }
-    remove_files(daemon).map_err(|error| failed_to_release(&error))?;
+    remove_files(daemon)
+        .and_then(|()| remove_file(daemon, POOL_FILE))
+        .and_then(|()| remove_file(daemon, LOCK_FILE))
+        .map_err(|error| failed_to_release(&error))?;
     let _ = daemon.ending.send(true);
     Ok(())
+}
+
+/// Takes back what was made for a node that was never up, except the file of its pool. The daemon
+/// waits for the next try.
+pub(crate) fn take_back(daemon: &Daemon, config: &Config) -> Result<()> {
+    match daemon.up_if_prepared() {
+        Some(up) => release(daemon, up)?,
+        None => {
+            if let Ok((client, _)) = runtime::Client::connect(&daemon.root) {
+                client.shutdown().context("the launcher does not end")?;
+            }
+            let source = host::pool_source(&daemon.root, &config.pool);
+            let mount = host::pool_mount(&daemon.root);
+            pool::Pool::open(&source, &mount, &pool::Options::default())?.close()?;
+        }
+    }
+    remove_files(daemon)
 }
 
 /// Stops VEs in the order of a shutdown; says which did not.
@@ -146,7 +173,7 @@ fn sole<T>(mut shared: Arc<T>) -> Result<T> {
     }
 }
 
-/// Removes what the node has below its root, and the root if nothing else is in it.
+/// Removes what the node has below its root, except the file of its pool and the daemon's lock.
 fn remove_files(daemon: &Daemon) -> Result<()> {
     let root = &daemon.root;
     for folder in ["run", "log", "pool"] {
@@ -157,12 +184,16 @@ fn remove_files(daemon: &Daemon) -> Result<()> {
         "registry.db",
         "registry.db-wal",
         "registry.db-shm",
-        "pool.img",
-        "vesseld.lock",
+        crate::metering::HISTORY_FILE,
+        "history.damaged",
     ] {
-        gone(std::fs::remove_file(root.join(file)), file)?;
+        remove_file(daemon, file)?;
     }
     Ok(())
+}
+
+pub(crate) fn remove_file(daemon: &Daemon, file: &str) -> Result<()> {
+    gone(std::fs::remove_file(daemon.root.join(file)), file)
 }
 
 fn gone(result: std::io::Result<()>, what: &str) -> Result<()> {

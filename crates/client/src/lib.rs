@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::latest::{
-    ConsoleRequest, CreateRequest, DeleteRequest, Event, ExecRequest, FileKind, Operation,
-    SetReply, SetRequest, StartRequest, Stats, StopRequest, Ve, VeDetails, VeState,
+    ConsoleRequest, CreateRequest, DeleteRequest, Event, ExecRequest, FileKind, Isolation,
+    Operation, SetReply, SetRequest, StartRequest, Stats, StopRequest, Ve, VeDetails, VeState,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
@@ -285,6 +285,15 @@ impl Client {
         self.ask::<FileKind>(request.query("path", path))
             .await
             .map(|kind| kind.folder)
+    }
+
+    /// What stands between a VE and the rest, as planned and as it is.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn isolation(&self, ve: &str) -> Result<Isolation> {
+        let request = Request::new(Method::GET, "/ves");
+        self.ask(request.below(ve).below("isolation")).await
     }
 
     /// The counters of a VE.

@@ -1,14 +1,40 @@
 //! What a client asks of the node itself, its pool and its templates.
 
 use api::latest::{
-    BuildRequest, DestroyRequest, DoctorReport, ImportRequest, InitReply, InitRequest, NodeStatus,
-    Operation, PoolStatus, ShutdownRequest, Template, TemplateDetails,
+    Account, BuildRequest, DestroyRequest, DoctorReport, History, ImportRequest, InitReply,
+    InitRequest, NodeStatus, Operation, PoolStatus, ShutdownRequest, Template, TemplateDetails,
 };
 
 use crate::transport::{Method, Request};
 use crate::{Client, Result};
 
 impl Client {
+    /// The past of a VE so many seconds back: the metrics that are named, or all.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn history(&self, ve: &str, seconds: u64, metrics: &[String]) -> Result<History> {
+        let request = Request::new(Method::GET, "/ves").below(ve).below("history");
+        let request = request.query("since_seconds", &seconds.to_string());
+        let request = metrics
+            .iter()
+            .fold(request, |r, metric| r.query("metric", metric));
+        self.ask(request).await
+    }
+
+    /// What VEs used in a month (`2026-11`), or in all months that are kept.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn accounts(&self, month: Option<&str>) -> Result<Vec<Account>> {
+        let request = Request::new(Method::GET, "/accounts");
+        self.ask(match month {
+            Some(month) => request.query("month", month),
+            None => request,
+        })
+        .await
+    }
+
     /// Templates, by name.
     ///
     /// # Errors

@@ -203,13 +203,11 @@ impl Engine {
         };
         // A frozen init hears no signal, not even one that it is to end on.
         let thaw = before.state == State::Paused && plan.iter().any(|s| matches!(s, Step::End(_)));
-        let asleep = before.state == State::Checkpointed && plan.contains(&Step::AreaRemove);
-        let first = match (thaw, asleep) {
-            (true, _) => vec![Step::Thaw],
-            (_, true) => vec![Step::Discard],
-            _ => Vec::new(),
+        let plan = if thaw {
+            [vec![Step::Thaw], plan].concat()
+        } else {
+            plan
         };
-        let plan = [first, plan].concat();
         let (result, mut after) = self.work(operation, before.clone(), &plan);
         if let Err(failure) = &result {
             if after.stage == Stage::Removing {
@@ -231,7 +229,8 @@ impl Engine {
             inner: &self.inner,
             operation,
         };
-        let mut work = Work::new(record, self.inner.parts.mechanisms.as_ref(), &sink);
+        let cancelled = || sink.cancelled();
+        let mut work = Work::new(record, self.inner.parts.mechanisms.as_ref(), &cancelled);
         let result = work.carry_out(plan);
         (result, work.record)
     }

@@ -73,11 +73,9 @@ impl Engine {
             "ve-exited"
         };
         let event = event(word, Some(id), name, Some(exit.to_string()));
-        let ended = self
-            .inner
-            .end_operation(operation, &result, Outcome::Record(&after), event);
-        self.inner.show_activity(id, None);
-        ended.map(|()| after)
+        self.inner
+            .end_operation(operation, &result, Outcome::Record(&after), event)?;
+        Ok(after)
     }
 
     /// Notes that an init is ready.

@@ -57,17 +57,6 @@ pub trait ProgressSink: Send + Sync {
     fn cancelled(&self) -> bool;
 }
 
-/// For work that nobody asked for: nobody looks on, and nobody stops it.
-pub(crate) struct Nobody;
-
-impl ProgressSink for Nobody {
-    fn report(&self, _: Progress) {}
-
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
-
 /// The mechanisms of a node.
 ///
 /// Every method can be repeated: what is there already is kept, what is gone already is no fault.
@@ -107,12 +96,8 @@ pub trait Mechanisms: Send + Sync {
     ) -> Result<Exit, Fault>;
     /// Removes what a VE without processes leaves: groups, link, run-time files.
     fn clear(&self, id: VeId) -> Result<(), Fault>;
-    /// The inits that run, those of VEs that the registry does not know, too. Of `known` VEs, with
-    /// their inits as recorded, also those that were made and not recorded any more.
-    fn running(
-        &self,
-        known: &BTreeMap<VeId, Option<Run>>,
-    ) -> Result<BTreeMap<VeId, Running>, Fault>;
+    /// The inits that run, those of VEs that the registry does not know, too.
+    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault>;
     /// How inits ended that ended while nobody listened.
     fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault>;
     /// Says that the end of the init with this process number was dealt with.
@@ -125,19 +110,35 @@ pub trait Mechanisms: Send + Sync {
     /// Whether they are frozen.
     fn frozen(&self, id: VeId) -> Result<bool, Fault>;
 
-    /// Puts the VE's processes on disk; they are gone then. After a fault, [`Mechanisms::asleep`]
-    /// tells which it is.
-    fn suspend(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault>;
-    /// Whether the VE's processes are on disk and nowhere else, and can be woken. Ends a
-    /// suspension that was interrupted, one way or the other: if they are not on disk, they run,
-    /// if they live.
-    fn asleep(&self, record: &VeRecord) -> Result<bool, Fault>;
-    /// Wakes processes from disk. What is on disk is of no use from the moment on at which one of
-    /// them runs, for they change their files: after a fault, [`Mechanisms::asleep`] tells whether
-    /// it came before.
-    fn wake(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<Running, Fault>;
+    /// Puts the VE's processes on disk; they are gone then. After a fault they run on.
+    ///
+    /// # Errors
+    /// A node without the means for it refuses.
+    fn suspend(&self, _record: &VeRecord) -> Result<(), Fault> {
+        Err(Fault::new("this node cannot put processes on disk"))
+    }
+    /// Ends a suspension that was interrupted, one way or the other: whether the VE's processes are
+    /// on disk and nowhere else. If not, they run if they live.
+    ///
+    /// # Errors
+    /// What is in the way of both.
+    fn asleep(&self, _record: &VeRecord) -> Result<bool, Fault> {
+        Ok(false)
+    }
+    /// Wakes processes from disk; what is on disk is of no use then. After a fault it is as before.
+    ///
+    /// # Errors
+    /// Why they cannot be woken.
+    fn wake(&self, _record: &VeRecord) -> Result<Running, Fault> {
+        Err(Fault::new("this node cannot wake processes from disk"))
+    }
     /// Drops what is on disk.
-    fn discard(&self, id: VeId) -> Result<(), Fault>;
+    ///
+    /// # Errors
+    /// What cannot be removed.
+    fn discard(&self, _id: VeId) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// What the VE uses that cannot be taken back.
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault>;
@@ -158,13 +159,6 @@ impl Fault {
             message: message.into(),
             hint: None,
         }
-    }
-
-    /// The same, with another that came of it.
-    #[must_use]
-    pub(crate) fn and_then(mut self, next: &Self) -> Self {
-        self.message = format!("{}; and then: {}", self.message, next.message);
-        self
     }
 
     /// The same of another kind.

@@ -14,9 +14,7 @@
 //! | start | a new init runs | taken over |
 //! | suspend | all is on disk | it is checkpointed |
 //! | suspend | not all of it | its processes go on |
-//! | resume from disk | no process ran yet | it stays checkpointed |
-//! | resume from disk | it ran, and ended | an end as any other |
-//! | stop of a sleeper | it is gone from disk | it is stopped |
+//! | resume from disk | no init runs | it stays checkpointed |
 //! | anything else | the init runs | taken over as it is; limits and addresses as recorded |
 //! | anything else | no init runs | cleared up; an end that nobody saw is settled |
 //!
@@ -34,7 +32,7 @@ use crate::driver::{done_word, event, failed, half_removed};
 use crate::error::{Failure, FailureKind};
 use crate::exits::after_exit_plan;
 use crate::lanes::Engine;
-use crate::mechanisms::{Nobody, Patience, Running};
+use crate::mechanisms::{Patience, Running};
 use crate::plan::{self, Step, Work};
 use crate::sleep::Slept;
 
@@ -59,8 +57,10 @@ impl Engine {
         let mut findings = Vec::new();
         let open = self.registry().operations_open()?;
         let records = self.registry().ves()?;
-        let known = records.iter().map(|r| (r.spec.id, r.run.clone()));
-        let known = known.collect();
+        let known: BTreeMap<VeId, Run> = records
+            .iter()
+            .filter_map(|r| Some((r.spec.id, r.run.clone()?)))
+            .collect();
         let mut running = mechanisms.running(&known)?;
         let exits = mechanisms.exits()?;
 
@@ -134,7 +134,7 @@ impl Engine {
             return Ok(());
         }
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let known = BTreeMap::from([(id, record.run.clone())]);
+        let known = record.run.iter().map(|run| (id, run.clone())).collect();
         let alive = mechanisms.running(&known)?.remove(&id);
         let exits = mechanisms.exits()?;
         let mut open = self.registry().operations_open()?;
@@ -347,7 +347,7 @@ impl Engine {
             ..found.record
         };
         let limits = restore_limits(&stopped);
-        let mut work = Work::new(stopped, mechanisms, &Nobody);
+        let mut work = Work::new(stopped, mechanisms, &|| false);
         let result = work.carry_out(&[Step::End(Patience::None), Step::Clear, limits]);
         let mut after = work.record;
         if let Err(failure) = &result {
@@ -384,7 +384,7 @@ impl Engine {
         let (id, name) = (found.record.spec.id, found.record.spec.name.clone());
         let creating = found.record.stage == Stage::Creating;
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let mut work = Work::new(found.record, mechanisms, &Nobody);
+        let mut work = Work::new(found.record, mechanisms, &|| false);
         let removed = work.carry_out(&plan::delete());
         let after = match &removed {
             Ok(()) => None,
@@ -452,7 +452,7 @@ impl Found {
 }
 
 /// Puts the recorded limits on again, whichever apply.
-pub(crate) fn restore_limits(record: &VeRecord) -> Step {
+fn restore_limits(record: &VeRecord) -> Step {
     Step::Limits {
         old: record.spec.limits.clone(),
         new: record.spec.limits.clone(),

@@ -19,4 +19,3 @@ pub mod probe;
 pub mod proc;
 pub mod seccomp;
 pub mod signal;
-pub mod tcp;

@@ -68,6 +68,11 @@ pub(crate) fn list(action: &'static str, what: &[&str]) -> Result<String, NftErr
     run(action, &arguments, "")
 }
 
+/// Lists a table of the family `inet` with the elements of its sets.
+pub(crate) fn list_elements(action: &'static str, table: &str) -> Result<String, NftError> {
+    run(action, &["list", "table", "inet", table], "")
+}
+
 fn run(action: &'static str, arguments: &[&str], input: &str) -> Result<String, NftError> {
     let program = program()?;
     let output =

@@ -9,6 +9,7 @@
 
 mod forwarding;
 mod ruleset;
+pub mod traffic;
 
 use std::io;
 use std::net::IpAddr;
@@ -184,6 +185,7 @@ pub fn remove(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeEr
     if let Some(previous) = previous {
         forwarding::restore(&previous)?;
     }
+    traffic::remove(network)?;
     // Last, because it holds what was remembered: an interrupted removal can be repeated.
     if tables.contains(&own) {
         nft::apply("remove the node's filter", &ruleset::removal(network))?;

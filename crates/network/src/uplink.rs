@@ -79,6 +79,55 @@ pub fn overlaps(netlink: &mut Netlink, range: IpNet) -> Result<Vec<IpNet>, Netli
     Ok(found)
 }
 
+/// The largest packet that leaves the node whole, in bytes: the smallest MTU of the interfaces that
+/// its default routes go by. `None` where there is no default route.
+///
+/// A VE whose own link took larger packets would have each first one answered by "fragmentation
+/// needed" (RFC 1191), which is lost wherever somebody filters ICMP.
+///
+/// # Errors
+/// Fails when the kernel does not answer.
+pub fn mtu(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
+    let message = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    let uplinks = netlink.dump("routes", &message, |answer| match answer {
+        RouteNetlinkMessage::NewRoute(route) => default_route(&route),
+        _ => None,
+    })?;
+    if uplinks.is_empty() {
+        return Ok(None);
+    }
+    let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let found = netlink.dump("links", &message, |answer| {
+        let RouteNetlinkMessage::NewLink(link) = answer else {
+            return None;
+        };
+        let mtu = link
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            });
+        mtu.filter(|_| uplinks.contains(&link.header.index))
+    })?;
+    Ok(found.into_iter().min())
+}
+
+/// The interface that a default route goes by.
+fn default_route(route: &RouteMessage) -> Option<u32> {
+    let header = &route.header;
+    let usable = header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
+        && header.destination_prefix_length == 0;
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) if usable && *index != LOOPBACK_INDEX => Some(*index),
+            _ => None,
+        })
+}
+
 /// Makes the node answer for those addresses that lie in a network on one of its own links, and
 /// returns them. Addresses of other networks need a route to the node from elsewhere.
 ///

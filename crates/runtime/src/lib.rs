@@ -23,22 +23,21 @@
 //! - An init's end is told until it was acknowledged, also to a daemon that was away.
 #![forbid(unsafe_code)]
 
-pub mod capabilities;
 pub mod client;
 mod exchange;
-pub mod gate;
+pub mod isolation;
 pub mod launcher;
 pub mod masks;
 mod packet;
 pub mod protocol;
 pub mod restore;
-pub mod seccomp;
 pub mod spec;
 mod task;
 mod wire;
 
 pub use client::{Client, ConnectError, Events};
 pub use exchange::CallError;
+pub use isolation::{capabilities, seccomp};
 pub use protocol::{Event, Failure, FailureKind, VeState, VeStatus};
 pub use restore::{CriuProgram, DevEntry, DevKind, RestoreSpec};
 pub use spec::{

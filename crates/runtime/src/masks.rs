@@ -1,52 +1,10 @@
-//! What is laid over a VE at its start, as data with reasons: paths of `/proc` and `/sys` that are
-//! hidden, and files in the VE's `/run` that fit an unmodified distribution into a VE.
-//!
-//! The user namespace is the wall in front of `/proc` and `/sys`: what belongs to the node there is
-//! owned by the node's root, whom a VE does not have. The VE's root may take these covers away;
-//! they keep programs from what would only confuse them, and hide what ordinary users may read.
-//! `/proc/sys` is left open on purpose: the kernel lets a VE write exactly what its own namespaces
-//! hold (`net`, host name, IPC limits), and refuses the rest.
+//! What is laid into a VE's `/run` at its start, as data with reasons: files that fit an unmodified
+//! distribution into a VE. (Paths that are hidden are a wall: [`crate::isolation::paths`].)
 //!
 //! Files in `/run` are in memory and of this start only, so the VE's own image stays untouched and
 //! a newer launcher brings newer ones.
 
 use crate::spec::InitKind;
-
-/// A path that is hidden.
-#[derive(Clone, Copy, Debug)]
-pub struct Masked {
-    /// The path.
-    pub path: &'static str,
-    /// Why.
-    pub reason: &'static str,
-}
-
-const fn masked(path: &'static str, reason: &'static str) -> Masked {
-    Masked { path, reason }
-}
-
-/// Hidden paths. Those that a kernel lacks are passed over; a VE that nests has none hidden, since
-/// the kernel lets nobody mount a `/proc` who sees only a covered one.
-#[rustfmt::skip]
-pub const MASKED: &[Masked] = &[
-    masked("/proc/acpi", "the node's hardware"),
-    masked("/proc/asound", "the node's hardware"),
-    masked("/proc/bus", "the node's hardware"),
-    masked("/proc/fs", "statistics of the node's file systems"),
-    masked("/proc/irq", "the node's hardware"),
-    masked("/proc/kcore", "the node's memory"),
-    masked("/proc/keys", "keyrings are not for VEs"),
-    masked("/proc/key-users", "numbers of keys of every VE's users"),
-    masked("/proc/latency_stats", "measures the node"),
-    masked("/proc/sched_debug", "processes of the node and other VEs"),
-    masked("/proc/scsi", "the node's hardware"),
-    masked("/proc/sysrq-trigger", "reboots the node"),
-    masked("/proc/timer_list", "processes of the node and other VEs"),
-    masked("/sys/firmware", "the node's hardware, and its boot variables"),
-    masked("/sys/fs/btrfs", "the node's pool"),
-    masked("/sys/fs/ext4", "the node's disks"),
-    masked("/sys/devices/virtual/powercap", "power figures reveal what others compute (CVE-2020-8694)"),
-];
 
 /// Units that have no work in a VE, or fail there and make it `degraded`.
 #[rustfmt::skip]
@@ -168,11 +126,6 @@ mod tests {
 
     #[test]
     fn every_path_stays_where_it_is_meant() {
-        for masked in MASKED {
-            assert!(masked.path.starts_with("/proc/") || masked.path.starts_with("/sys/"));
-            assert!(!masked.path.contains(".."));
-            assert!(masked.reason.len() > 5);
-        }
         for (path, content) in run_files(InitKind::Systemd, false, true) {
             assert!(!path.starts_with('/') && !path.contains(".."), "{path}");
             assert!(content.ends_with('\n'), "{path}");

@@ -41,14 +41,6 @@ pub(crate) enum Call {
     },
     /// Answered by [`Answer::Launched`] once all processes of the VE run again.
     Restore { spec: Box<RestoreSpec> },
-    /// Connects a VE whose processes CRIU has made, and not yet let go on: the last step before.
-    ConnectWoken {
-        #[serde(with = "crate::wire::ve_number")]
-        id: VeId,
-        pid: u32,
-    },
-    /// Whether CRIU is waking any VE. Answered by [`Answer::Waking`].
-    Waking,
     /// Sends a signal to a VE's init.
     Signal {
         #[serde(with = "crate::wire::ve_number")]
@@ -142,7 +134,6 @@ pub(crate) enum Answer {
     },
     Ves(Vec<VeStatus>),
     Launched(Launched),
-    Waking(bool),
     /// A task began; with a terminal, its master is the message's one descriptor.
     Started {
         pid: u32,

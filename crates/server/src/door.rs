@@ -15,6 +15,7 @@ use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -39,6 +40,10 @@ pub(crate) struct Door {
 pub(crate) struct Closing(watch::Receiver<bool>);
 
 impl Closing {
+    pub(crate) fn new(closing: watch::Receiver<bool>) -> Self {
+        Self(closing)
+    }
+
     /// Ready when the door closes.
     pub(crate) fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let mut receiver = self.0.clone();
@@ -177,6 +182,15 @@ async fn connection(stream: UnixStream, router: Router, closing: Closing) {
         }
         other => refuse_all(other.map(|credentials| credentials.uid())),
     };
+    talk(stream, router, closing).await;
+}
+
+/// Answers requests on a connection by `router` until its other side leaves or the door closes.
+pub(crate) async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    closing: Closing,
+) {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

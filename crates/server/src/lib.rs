@@ -16,13 +16,17 @@ mod answer;
 mod body;
 mod door;
 pub mod limits;
+pub mod meters;
 pub mod node;
 mod query;
 mod routes;
 mod session;
+mod tcp;
 
 pub use door::{BindError, bind, serve};
+pub use meters::{HistoryQuery, Meters};
 pub use node::{
     ByteSink, ByteSource, Control, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles,
     Reply, Session, VeFilter, VeKey,
 };
+pub use tcp::{ListenError, listen, serve_metrics};

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Connections at once. A bulk of the command line uses 16; the rest are followers of logs and events.
 pub const CONNECTIONS_MAX: usize = 1_024;
 
+/// Connections for metrics over TCP at once. Few read them, each once in some seconds.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
+
 /// Sessions of `exec` and `console` at once, each with up to four descriptors in the daemon.
 pub const SESSIONS_MAX: usize = 512;
 

@@ -8,14 +8,16 @@ use std::pin::Pin;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus, Operation,
-    PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest, Template,
-    TemplateDetails, TerminalSize, Ve, VeDetails, VeState,
+    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation, NodeStatus,
+    Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest,
+    Template, TemplateDetails, TerminalSize, Ve, VeDetails, VeState,
 };
 use api::stream::Ended;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::meters::Meters;
 
 /// The answer of a [`Node`], to be awaited. Implementations write `Box::pin(async move { ... })`.
 ///
@@ -153,7 +155,7 @@ impl std::fmt::Debug for Session {
 /// names the thing and the cause, and a hint with the next step. Mutations come back as soon as their
 /// work is journalled, with the [`Operation`] that does it; a caller that wants to wait asks
 /// [`Node::wait_operation`].
-pub trait Node: Send + Sync + 'static {
+pub trait Node: Meters {
     /// `GET /v1/ves`: VEs in the order of their numbers.
     fn list(&self, filter: VeFilter) -> Reply<'_, Vec<Ve>>;
     /// `POST /v1/ves`: makes a VE.
@@ -195,6 +197,8 @@ pub trait Node: Send + Sync + 'static {
     /// `GET /v1/ves/KEY/files/kind?path=P`: whether P is a folder inside the VE, links followed;
     /// `not_found` if nothing is there.
     fn is_folder(&self, ve: VeKey, path: String) -> Reply<'_, bool>;
+    /// `GET /v1/ves/KEY/isolation`: what stands between a VE and the rest, as planned and as it is.
+    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation>;
     /// `GET /v1/ves/KEY/stats`: the counters of a VE.
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats>;
     /// `GET /v1/stats`: the counters of several VEs in one sweep, in the order of their numbers.

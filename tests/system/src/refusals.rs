@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::harness::node::program;
 use crate::harness::{Node, command, tests};
 
 tests! {
@@ -19,6 +20,7 @@ tests! {
         a_wrong_state_says_which_would_be_right,
         a_limit_below_use_is_refused,
         too_much_is_no_resources,
+        the_numbers_of_another_node_are_refused,
         others_than_root_are_refused;
     Daemon [] =>
         an_unprepared_node_says_so,
@@ -301,28 +303,24 @@ fn bad_pools_are_refused(node: &mut Node) -> Result<()> {
     fs::write(&file, "no device")?;
     let file = file.display().to_string();
     let mut wrong = Vec::new();
-    // A size that cannot be is wrong usage, one that the host cannot give a lack of resources.
-    for (codes, word, arguments) in [
-        (&[2, 6][..], "1M", &["init", "--pool-size", "1M"][..]),
-        (&[2], "much", &["init", "--pool-size", "much"]),
-        (&[1, 6], "too large", &["init", "--pool-size", "900000T"]),
+    // What cannot be a pool is wrong usage, what the host cannot give a lack of resources.
+    for (code, word, arguments) in [
+        (2, "1M", &["init", "--pool-size", "1M"][..]),
+        (2, "much", &["init", "--pool-size", "much"]),
+        (6, "too large", &["init", "--pool-size", "900000T"]),
+        (3, "/dev/no-such", &["init", "--device", "/dev/no-such"]),
+        (2, &file, &["init", "--device", &file]),
+        (2, "/proc", &["init", "--pool", "/proc"]),
+        (2, "10.99.0.0/99", &["init", "--network", "10.99.0.0/99"]),
         (
-            &[1, 3],
-            "/dev/no-such",
-            &["init", "--device", "/dev/no-such"],
-        ),
-        (&[1, 2], &file, &["init", "--device", &file]),
-        (&[1, 2], "/proc", &["init", "--pool", "/proc"]),
-        (&[2], "10.99.0.0/99", &["init", "--network", "10.99.0.0/99"]),
-        (
-            &[2],
+            2,
             "--device",
             &["init", "--pool-size", "2G", "--device", "/dev/no-such"],
         ),
     ] {
         let output = node.vessel(arguments)?;
-        if !codes.contains(&output.code) || !output.stderr.contains(word) {
-            wrong.push(format!("expected {codes:?} and `{word}`: {output}"));
+        if output.code != code || !output.stderr.contains(word) {
+            wrong.push(format!("expected {code} and `{word}`: {output}"));
         }
         for left in ["pool.img", "pool.img.new", "node.toml", "registry.db"] {
             if node.root().join(left).exists() {
@@ -333,6 +331,29 @@ fn bad_pools_are_refused(node: &mut Node) -> Result<()> {
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Nothing of that is in the way of a good one.
     node.init()
+}
+
+fn the_numbers_of_another_node_are_refused(node: &mut Node) -> Result<()> {
+    let first = node.first_id().to_string();
+    let root = node.folder().join("other");
+    let other = |words: &[&str]| {
+        let mut vessel = Command::new(program("vessel"));
+        vessel.arg("--root").arg(&root).arg("init").args(words);
+        command::run(&mut vessel)
+    };
+    let output = other(&["--first-id", &first, "--pool-size", "2G"])?;
+    ensure!(
+        output.code == 4 && output.stderr.contains("--first-id"),
+        "{output}"
+    );
+    ensure!(!root.exists(), "it left its root");
+    // What is chosen for it is free.
+    let output = other(&["--pool-size", "2G"])?;
+    ensure!(output.code == 0, "{output}");
+    let made = fs::read_to_string(root.join("node.toml"))?;
+    ensure!(!made.contains(&format!("first_id = {first}\n")), "{made}");
+    fs::remove_dir_all(&root)?;
+    Ok(())
 }
 
 fn a_node_is_prepared_once(node: &mut Node) -> Result<()> {

@@ -6,8 +6,8 @@ use crate::workspace::TextFile;
 const MAP: &str = "ARCHITECTURE.md";
 
 /// Top folders: a path in backticks that begins with one of these must exist.
-const FOLDERS: [&str; 7] = [
-    "crates/", "bin/", "xtask/", "tests/", "docs/", ".ci/", ".cargo/",
+const FOLDERS: [&str; 8] = [
+    "crates/", "bin/", "xtask/", "tests/", "docs/", ".ci/", ".cargo/", "bench/",
 ];
 
 /// Finds what breaks a rule in one document.

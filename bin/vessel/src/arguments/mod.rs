@@ -17,9 +17,9 @@ pub(crate) use node::{
 };
 pub(crate) use ve::{
     ConsoleArguments, CopyArguments, CreateArguments, DeleteArguments, EnterArguments,
-    ExecArguments, ListArguments, LogsArguments, PauseArguments, SetArguments, ShowArguments,
-    SortKey, StartArguments, StatsArguments, StopArguments, SuspendArguments, Targets,
-    TopArguments,
+    ExecArguments, IsolationArguments, ListArguments, LogsArguments, PauseArguments, SetArguments,
+    ShowArguments, SortKey, StartArguments, StatsArguments, StopArguments, SuspendArguments,
+    Targets, TopArguments,
 };
 
 const EXIT_CODES: &str = "\
@@ -111,6 +111,8 @@ pub(crate) enum Verb {
     Top(TopArguments),
     /// Show the counters of VEs
     Stats(StatsArguments),
+    /// Show what stands between a VE and the rest
+    Isolation(IsolationArguments),
     /// List, show, cancel and wait for operations
     #[command(subcommand, visible_alias = "op")]
     Operation(OperationVerb),

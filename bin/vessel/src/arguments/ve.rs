@@ -197,8 +197,13 @@ pub(crate) struct ExecArguments {
     /// Give the command no terminal, even on one
     #[arg(long, short = 'T')]
     pub(crate) no_tty: bool,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; `--` before it keeps its options its own
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "COMMAND"
+    )]
     pub(crate) command: Vec<String>,
 }
 
@@ -391,9 +396,47 @@ Examples:
   vessel stats web
   vessel stats web --json | jq .memory_bytes
   vessel stats --all --json
+  vessel stats web --history --since 1d
+  vessel stats web --history --since 30d --metric disk_bytes --json
+  vessel stats --all --month 2026-11 --json
 
-Counters begin at 0 with each start of a VE. JSON: base units, with the unit in the name.")]
+Counters begin at 0 with each start of a VE; totals of a month do not. History is kept in steps of
+10 s for an hour, 1 min for a day, 10 min for a month, 1 h for a year. JSON: base units, with the
+unit in the name.")]
 pub(crate) struct StatsArguments {
     #[command(flatten)]
     pub(crate) targets: Targets,
+    /// Plot the past
+    #[arg(long)]
+    pub(crate) history: bool,
+    /// How far back the history goes
+    #[arg(long, value_name = "TIME", requires = "history")]
+    pub(crate) since: Option<Seconds>,
+    /// A metric of the history; may be repeated
+    #[arg(long, value_name = "METRIC", requires = "history")]
+    pub(crate) metric: Vec<String>,
+    /// Show what was used in a month (in UTC), deleted VEs included; `all` for each month that is kept
+    #[arg(long, value_name = "YYYY-MM", conflicts_with = "history")]
+    pub(crate) month: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vessel isolation web
+  vessel isolation web --wall filter
+  vessel isolation --all --differing
+  vessel isolation web --json | jq .differing
+
+Each part of each wall: how it was planned, how the kernel has it now, and what it stops. \
+Exits with 1 when a part differs from its plan.")]
+pub(crate) struct IsolationArguments {
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// Only this wall: namespaces, users, filter, capabilities, paths, devices, limits, ...
+    #[arg(long, short, value_name = "WALL")]
+    pub(crate) wall: Option<String>,
+    /// Only parts that differ from their plan
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub(crate) differing: bool,
 }

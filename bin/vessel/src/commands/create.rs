@@ -1,10 +1,12 @@
 //! `vessel create`.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::path::Path;
 
 use api::latest::{ApiError, CreateRequest, ErrorCode, StartRequest};
 use client::ClientError;
+use tokio::sync::oneshot;
 
 use super::labels;
 use crate::Context;
@@ -29,6 +31,8 @@ pub(crate) async fn run(context: &Context, arguments: CreateArguments) -> Outcom
     let patience = arguments.patience;
     let start = arguments.start;
     let client = context.client.clone();
+    // Numbers and addresses are given in the order in which VEs are asked for: `web-1` gets the first.
+    let turns = Cell::new(None);
     bulk::run(
         context,
         "create",
@@ -36,15 +40,20 @@ pub(crate) async fn run(context: &Context, arguments: CreateArguments) -> Outcom
         |done| done.name.clone(),
         move |name, bar| {
             let (client, patience) = (client.clone(), patience.clone());
+            let (over, next) = oneshot::channel::<()>();
+            let before = turns.replace(Some(next));
             let request = CreateRequest {
                 name: name.clone(),
                 ..request.clone()
             };
             async move {
-                let begun = client
-                    .create(&request)
-                    .await
-                    .map_err(ClientError::into_api_error)?;
+                if let Some(before) = before {
+                    // Also over when the one before failed: its sender is gone then.
+                    let _ = before.await;
+                }
+                let begun = client.create(&request).await;
+                drop(over);
+                let begun = begun.map_err(ClientError::into_api_error)?;
                 if patience.no_wait && !start {
                     return Ok(Done::by(&begun, &name, "creating"));
                 }

@@ -56,11 +56,16 @@ async fn by_program(context: &Context, request: &InitRequest) -> Outcome {
         }
     }
     // Its refusals are written as ours are, so they pass as they are.
-    let output = command
+    // Not `output`, which would keep them.
+    let child = command
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
-        .await;
+        .spawn();
+    let output = match child {
+        Ok(child) => child.wait_with_output().await,
+        Err(error) => Err(error),
+    };
     let output = output.map_err(|error| {
         let message = format!(
             "no daemon answers, and `{}` cannot be run: {error}",

@@ -1,14 +1,24 @@
 //! `vessel node` and `vessel pool`.
 
+use std::path::Path;
+use std::time::Duration;
+
 use api::latest::{DestroyRequest, NodeStatus, PoolStatus, ShutdownRequest};
+
+use tokio::time::{Instant, sleep};
 
 use super::delete::confirm;
 use crate::Context;
 use crate::arguments::{NodeVerb, PoolVerb};
 use crate::follow;
 use crate::human;
-use crate::output::{Outcome, Stop};
+use crate::output::{Outcome, Stop, failed};
 use crate::table::pairs;
+
+/// How long a daemon may take to end after its last answer.
+const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time between two looks whether it has.
+const END_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
     match verb {
@@ -25,9 +35,10 @@ pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
                 .await;
             bar.finish_and_clear();
             ended?;
+            daemon_gone(&context.root).await?;
             context
                 .out
-                .note("every VE is stopped, and the node's programs end");
+                .note("every VE is stopped, and the node's programs ended");
             Ok(())
         }
         NodeVerb::Destroy { force, yes } => {
@@ -43,10 +54,29 @@ pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
             let ended = context.client.destroy(&DestroyRequest { force }).await;
             bar.finish_and_clear();
             ended?;
+            daemon_gone(&context.root).await?;
             context.out.note("the node is gone");
             Ok(())
         }
     }
+}
+
+/// Waits for the end of a daemon that was told to: it answers first, then takes its socket away and
+/// the root that it left empty.
+async fn daemon_gone(root: &Path) -> Outcome {
+    let deadline = Instant::now() + END_TIMEOUT;
+    let is_empty = || std::fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
+    while root.join("vessel.sock").exists() || is_empty() {
+        if Instant::now() > deadline {
+            let message = format!(
+                "the daemon of {} did its work and does not end",
+                root.display()
+            );
+            return Err(failed(message).with_hint("see its log, or kill it").into());
+        }
+        sleep(END_INTERVAL).await;
+    }
+    Ok(())
 }
 
 pub(crate) async fn pool(context: &Context, verb: &PoolVerb) -> Outcome {

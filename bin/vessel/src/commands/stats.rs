@@ -10,6 +10,12 @@ use crate::output::{Outcome, Stop};
 use crate::table::pairs;
 
 pub(crate) async fn run(context: &Context, arguments: StatsArguments) -> Outcome {
+    if arguments.history {
+        return super::history::run(context, arguments).await;
+    }
+    if let Some(month) = arguments.month.clone() {
+        return super::history::month(context, arguments, &month).await;
+    }
     let chosen = arguments.targets.choose(context, &[]).await?;
     let (stats, code) = ask(context, chosen.names, |client, name| async move {
         client.stats(&name).await

@@ -62,6 +62,19 @@ fn streams_and_codes_pass_through() {
 }
 
 #[test]
+fn a_command_needs_no_dashes_before_it() {
+    let served = served();
+    let ran = run(
+        &served,
+        &["exec", "web", "-e", "A=b", "sh", "-c", "echo $A -e"],
+    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "b -e\n"));
+    // What follows the command is its own, also where it looks like ours.
+    let ran = run(&served, &["exec", "web", "echo", "-n", "--user", "x", "--"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "--user x --"));
+}
+
+#[test]
 fn codes_of_our_own() {
     let served = served();
     for (words, code, text) in [

@@ -87,6 +87,22 @@ fn numbers() {
 }
 
 #[test]
+fn walls() {
+    snapshot(
+        "isolation",
+        &served(),
+        &[
+            &["isolation", "web"],
+            &["isolation", "a-rather-long-name"],
+            &["isolation", "web", "--differing"],
+            &["isolation", "web", "--wall", "namespaces", "--json"],
+            &["isolation", "web", "--wall", "moat"],
+            &["isolation", "nobody"],
+        ],
+    );
+}
+
+#[test]
 fn the_node_and_what_belongs_to_it() {
     snapshot(
         "node",

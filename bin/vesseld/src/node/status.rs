@@ -18,6 +18,7 @@ use super::{NodeDoor, ves};
 use crate::config::{Choices, Config, PoolConfig};
 use crate::convert::{self, api_error};
 use crate::daemon::{self, Daemon, Refusal, Up};
+use crate::teardown;
 
 /// Longest wait in one request; whoever wants to wait longer asks again.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -275,6 +276,8 @@ pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitRep
         network: request.network,
         first_id: request.first_id,
     };
+    // Found as it is, the file of an earlier node is nothing that may be taken back.
+    let pool_found = daemon.root.join(teardown::POOL_FILE).exists();
     let changed = daemon::prepare(&daemon.root, &choices).map_err(|error| init_error(&error))?;
     if daemon.up_if_prepared().is_none() {
         let config = Config::load(&daemon.root).map_err(|error| init_error(&error))?;
@@ -284,14 +287,30 @@ pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitRep
                 "the configuration vanished while it was read",
             )
         })?;
-        daemon
-            .bring_up(config)
-            .map_err(|error| init_error(&error))?;
+        if let Err(error) = daemon.bring_up(config.clone()) {
+            if changed {
+                take_back(daemon, &config, pool_found);
+            }
+            return Err(init_error(&error));
+        }
     }
     Ok(InitReply {
         changed,
         node: node(daemon)?,
     })
+}
+
+/// Takes back what an `init` made whose node does not come up, so that a next one begins anew.
+fn take_back(daemon: &Daemon, config: &Config, pool_found: bool) {
+    let taken = teardown::take_back(daemon, config).and_then(|()| {
+        if pool_found {
+            return Ok(());
+        }
+        teardown::remove_file(daemon, teardown::POOL_FILE)
+    });
+    if let Err(error) = taken {
+        tracing::error!("what was made for a node that does not come up stays: {error:#}");
+    }
 }
 
 /// Why a node could not be prepared, with the code that fits.
@@ -310,9 +329,21 @@ pub(crate) fn init_error(error: &anyhow::Error) -> ApiError {
             ErrorCode::NotFound,
             "name a place that exists; nothing was changed",
         ),
+        Some(Refusal::Taken) => (
+            ErrorCode::Conflict,
+            "without --first-id free numbers are chosen; nothing was changed",
+        ),
+        Some(Refusal::Occupied) => (
+            ErrorCode::Conflict,
+            "name another place; nothing was changed",
+        ),
+        Some(Refusal::TooLarge) => (
+            ErrorCode::NoResources,
+            "take a smaller one; nothing was changed",
+        ),
         None => (
             ErrorCode::Failed,
-            "`vessel doctor` shows what this host has and lacks; what was made is kept for the next try",
+            "`vessel doctor` shows what this host has and lacks",
         ),
     };
     ApiError::new(code, message).with_hint(hint)

@@ -76,7 +76,7 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
             .unwrap_or_default(),
         source: source(&manifest.source),
         files: manifest.sizes.inodes,
-        digest: manifest.image.sha256.clone(),
+        digest: format!("sha256:{}", manifest.image.sha256),
         packages_count: u32::try_from(list.len()).ok(),
         packages: packages
             .iter()

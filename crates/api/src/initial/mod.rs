@@ -1,6 +1,8 @@
 //! The first version of the API's types.
 
 mod error;
+mod isolation;
+mod meter;
 mod node;
 mod operation;
 mod requests;
@@ -10,6 +12,8 @@ mod template;
 mod ve;
 
 pub use error::{ApiError, ErrorCode};
+pub use isolation::{Isolation, IsolationEntry, IsolationVerdict, IsolationWall};
+pub use meter::{Account, History, HistoryPoint, HistorySeries};
 pub use node::{
     Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, PoolKind,
     PoolStatus, Sold,

@@ -26,7 +26,7 @@ pub struct Template {
     pub distribution: String,
     /// `12`, as its os-release says.
     pub version: String,
-    /// `x86_64`, as `uname -m` says.
+    /// `amd64`, as Debian and OCI name it.
     pub architecture: String,
     /// Size of its files.
     pub size_bytes: u64,
@@ -49,7 +49,7 @@ pub struct TemplateDetails {
     pub distribution: String,
     /// `12`, as its os-release says.
     pub version: String,
-    /// `x86_64`, as `uname -m` says.
+    /// `amd64`, as Debian and OCI name it.
     pub architecture: String,
     /// Size of its files.
     pub size_bytes: u64,

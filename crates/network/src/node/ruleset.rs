@@ -169,11 +169,11 @@ table arp TABLE {
 }
 ";
 
-fn range(indices: RangeInclusive<u32>) -> String {
+pub(super) fn range(indices: RangeInclusive<u32>) -> String {
     format!("{}-{}", indices.start(), indices.end())
 }
 
-fn address_set(name: &str, kind: &str, elements: &[String]) -> String {
+pub(super) fn address_set(name: &str, kind: &str, elements: &[String]) -> String {
     let mut text = format!("\tset {name} {{\n\t\ttype {kind}\n\t\tflags interval\n");
     if !elements.is_empty() {
         let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
@@ -183,7 +183,7 @@ fn address_set(name: &str, kind: &str, elements: &[String]) -> String {
 }
 
 /// Ranges without those that lie in others: `nft` takes no overlapping elements.
-fn ranges4(network: &NodeNetwork) -> Vec<String> {
+pub(super) fn ranges4(network: &NodeNetwork) -> Vec<String> {
     let v4 = network.ranges.iter().filter_map(|range| match range {
         IpNet::V4(v4) => Some(*v4),
         IpNet::V6(_) => None,
@@ -194,7 +194,7 @@ fn ranges4(network: &NodeNetwork) -> Vec<String> {
         .collect()
 }
 
-fn ranges6(network: &NodeNetwork) -> Vec<String> {
+pub(super) fn ranges6(network: &NodeNetwork) -> Vec<String> {
     aggregated6(network, |_| true)
 }
 

@@ -200,6 +200,32 @@ fn an_address_of_the_nodes_own_network_is_answered_for() {
 }
 
 #[test]
+fn the_smallest_packet_of_the_ways_out_is_found() {
+    if !runnable() {
+        return;
+    }
+    let node = Node::new(RANGES, true);
+    let mtu = || {
+        let found = || uplink::mtu(&mut Netlink::open().unwrap()).unwrap();
+        node.namespace.run(found)
+    };
+    assert_eq!(mtu(), None);
+    for (link, bytes, default) in [
+        ("one", 9000, "ip route add default dev one metric 9"),
+        ("two", 1380, "ip -6 route add default dev two"),
+        ("three", 1300, "ip route add 198.51.100.0/24 dev three"),
+    ] {
+        node.namespace
+            .program(&format!("ip link add {link} mtu {bytes} type veth"));
+        node.namespace.program(&format!("ip link set {link} up"));
+        node.namespace.program(default);
+    }
+    assert_eq!(mtu(), Some(1380));
+    node.namespace.program("ip link set two mtu 1420");
+    assert_eq!(mtu(), Some(1420));
+}
+
+#[test]
 fn a_range_that_the_node_uses_already_is_found() {
     if !runnable() {
         return;

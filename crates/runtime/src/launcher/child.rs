@@ -56,6 +56,7 @@ fn become_init(
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set the VE's host name")?;
     kernel::clone::enter_new_cgroup_namespace().step("make the VE's view of control groups")?;
     let own = inside::make_own(spec)?;
+    confine::limit_namespaces(own.proc())?;
     inside::enter_root(root.as_fd())?;
     inside::attach(&own, dev.as_fd(), console.as_fd(), spec.nesting)?;
     inside::fill_run(spec, &own)?;

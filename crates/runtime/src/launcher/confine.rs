@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::step::Step;
 use crate::capabilities;
+use crate::isolation::kernel_limits::USER_LIMITS;
 use crate::protocol::Failure;
 use crate::seccomp::{self, Profile};
 
@@ -18,6 +20,22 @@ use crate::seccomp::{self, Profile};
 pub(super) fn enter_groups(tasks: &[BorrowedFd<'_>]) -> Result<(), Failure> {
     for file in tasks {
         rustix::io::write(file, b"0").step("enter the VE's control groups")?;
+    }
+    Ok(())
+}
+
+/// Writes [`USER_LIMITS`] for the user namespace that this process is in. `proc` is the root of a
+/// mounted procfs.
+///
+/// # Errors
+/// Names the limit; `EPERM` without `CAP_SYS_RESOURCE` in the user namespace.
+pub(super) fn limit_namespaces(proc: BorrowedFd<'_>) -> Result<(), Failure> {
+    for limit in USER_LIMITS {
+        let what = format!("limit the VE's namespaces (user.{})", limit.name);
+        let path = format!("sys/user/{}", limit.name);
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(proc, path, flags, Mode::empty()).step(&what)?;
+        rustix::io::write(&file, limit.most.to_string().as_bytes()).step(&what)?;
     }
     Ok(())
 }

@@ -21,21 +21,9 @@ use ve::UidBase;
 
 use super::identity::as_ve_root;
 use super::step::Step;
+use crate::isolation::kernel_limits::{DEV, DEV_NAMES};
 use crate::protocol::Failure;
 use crate::restore::{DevEntry, DevKind};
-
-/// Device nodes of every VE: name, major, minor, from the kernel's `devices.txt`. All may be
-/// opened by everybody, as on any Linux.
-const NODES: &[(&str, u32, u32)] = &[
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-    ("fuse", 10, 229),
-    ("net/tun", 10, 200),
-];
 
 /// Directories, with their modes; other file systems are mounted on the first three.
 const DIRECTORIES: &[(&str, u32)] = &[
@@ -53,10 +41,6 @@ const LINKS: &[(&str, &str)] = &[
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
-
-/// Names of files beneath `/dev` are few; the limits only keep a VE from parking data there.
-const SIZE_OPTION: &str = "1M";
-const INODES_OPTION: &str = "1024";
 
 /// Group `tty` of every distribution that has one.
 const TTY_GROUP: u32 = 5;
@@ -121,8 +105,8 @@ fn mount_tmpfs(base: UidBase) -> Result<OwnedFd, Errno> {
     let options = [
         ("source", "dev"),
         ("mode", "755"),
-        ("size", SIZE_OPTION),
-        ("nr_inodes", INODES_OPTION),
+        (DEV.option, DEV.most),
+        (DEV_NAMES.option, DEV_NAMES.most),
         ("uid", &owner),
         ("gid", &owner),
     ];
@@ -134,20 +118,26 @@ fn mount_tmpfs(base: UidBase) -> Result<OwnedFd, Errno> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
+/// The nodes: every single device that a VE's control group allows a node of, but `ptmx`, which
+/// the VE's own devpts has.
+fn nodes() -> impl Iterator<Item = (&'static str, u32, u32)> {
+    let made = cgroup::ALLOWED.iter().filter(|device| {
+        let linked = LINKS.iter().any(|(name, _)| *name == device.name);
+        device.rule.make_node && !linked
+    });
+    made.filter_map(|device| Some((device.name, device.rule.major, device.rule.minor?)))
+}
+
 fn fill(dev: BorrowedFd<'_>) -> Result<(), Failure> {
     for (name, mode) in DIRECTORIES {
         mkdirat(dev, *name, Mode::from_raw_mode(*mode)).step(format_args!("make /dev/{name}"))?;
     }
-    for (name, major, minor) in NODES {
+    for (name, major, minor) in nodes() {
+        // All may be opened by everybody, as on any Linux.
         let mode = Mode::from_raw_mode(0o666);
-        mknodat(
-            dev,
-            *name,
-            FileType::CharacterDevice,
-            mode,
-            makedev(*major, *minor),
-        )
-        .step(format_args!("make /dev/{name}"))?;
+        let device = makedev(major, minor);
+        mknodat(dev, name, FileType::CharacterDevice, mode, device)
+            .step(format_args!("make /dev/{name}"))?;
     }
     for (name, target) in LINKS {
         symlinkat(*target, dev, *name).step(format_args!("make /dev/{name}"))?;
@@ -194,4 +184,20 @@ pub(super) fn open_console(base: UidBase) -> Result<Console, Failure> {
         slave,
         mount,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_are_those_that_the_control_group_opens() {
+        let names: Vec<&str> = nodes().map(|(name, ..)| name).collect();
+        assert_eq!(
+            names,
+            [
+                "null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun"
+            ]
+        );
+    }
 }

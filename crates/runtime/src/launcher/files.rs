@@ -13,13 +13,14 @@ use kernel::clone::{Options, spawn};
 use ve::VeId;
 
 use super::identity::as_ve_root;
-use super::launch::{NAMESPACES, bury, write_maps};
+use super::launch::{bury, write_maps};
 use super::report::{self, Report, await_go, tell};
 use super::requests::Groups;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::TaskState;
 use super::{confine, identity, inside};
+use crate::isolation;
 use crate::protocol::{Failure, FailureKind, FileWork};
 use crate::seccomp::Profile;
 use crate::spec::RootSpec;
@@ -86,7 +87,7 @@ impl State {
         let channel = theirs.as_fd();
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
         let options = Options {
-            namespaces: NAMESPACES,
+            namespaces: isolation::namespaces::at_birth(),
             into_cgroup: groups.v2.as_ref().map(AsFd::as_fd),
             sibling: false,
         };

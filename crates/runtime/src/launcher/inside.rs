@@ -15,7 +15,9 @@ use rustix::mount::{
 };
 
 use super::step::{Step, failure};
-use crate::masks::{self, MASKED};
+use crate::isolation::kernel_limits::{RUN_NAMES, TERMINALS};
+use crate::isolation::paths::MASKED;
+use crate::masks;
 use crate::protocol::{Failure, FailureKind};
 use crate::spec::LaunchSpec;
 
@@ -33,6 +35,13 @@ pub(super) struct Own {
     shared_memory: OwnedFd,
     message_queues: OwnedFd,
     run: OwnedFd,
+}
+
+impl Own {
+    /// The root of the VE's procfs.
+    pub(super) fn proc(&self) -> BorrowedFd<'_> {
+        self.proc.as_fd()
+    }
 }
 
 /// Makes the VE's own file systems.
@@ -56,6 +65,7 @@ pub(super) fn make_own(spec: &LaunchSpec) -> Result<Own, Failure> {
                 ("mode", "620"),
                 ("gid", "5"),
                 ("ptmxmode", "666"),
+                (TERMINALS.option, TERMINALS.most),
             ],
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         )?,
@@ -71,7 +81,7 @@ pub(super) fn make_own(spec: &LaunchSpec) -> Result<Own, Failure> {
                 ("source", "run"),
                 ("mode", "755"),
                 ("size", &run_size),
-                ("nr_inodes", "65536"),
+                (RUN_NAMES.option, RUN_NAMES.most),
             ],
             plain,
         )?,

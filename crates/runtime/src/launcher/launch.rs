@@ -14,7 +14,7 @@
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use kernel::clone::{Child, Options, namespaces, spawn};
+use kernel::clone::{Child, Options, spawn};
 use network::Netlink;
 use network::link::{HostEnd, LinkSpec, Target};
 use rustix::fs::inotify::{self, WatchFlags};
@@ -32,6 +32,7 @@ use super::state::State;
 use super::step::{Step, failure};
 use super::ves::{Launching, NotifySocket, Ve};
 use super::{child, dev, identity};
+use crate::isolation;
 use crate::protocol::{Answer, Event, Failure, FailureKind, Launched, VeState};
 use crate::spec::{InitKind, LaunchSpec, NetworkSpec};
 
@@ -42,14 +43,6 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Messages that are heard on a readiness socket: systemd sends one for each unit that it starts
 /// from version 256 on.
 const NOTIFY_MESSAGES_MAX: u32 = 10_000;
-
-/// Every namespace of a VE but that of its control groups, which it enters first.
-pub(super) const NAMESPACES: u64 = namespaces::USER
-    | namespaces::MOUNT
-    | namespaces::PID
-    | namespaces::NETWORK
-    | namespaces::UTS
-    | namespaces::IPC;
 
 impl State {
     /// Begins a launch; [`State::hear_launch`] answers it.
@@ -68,7 +61,7 @@ impl State {
         let (ours, theirs) = report::channel()?;
         let tasks: Vec<BorrowedFd<'_>> = groups.v1_tasks.iter().map(AsFd::as_fd).collect();
         let options = Options {
-            namespaces: NAMESPACES,
+            namespaces: isolation::namespaces::at_birth(),
             into_cgroup: groups.v2.as_ref().map(AsFd::as_fd),
             sibling: false,
         };

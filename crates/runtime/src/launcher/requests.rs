@@ -88,8 +88,6 @@ impl State {
                 self.restore(connection, request.number, *spec)?;
                 return Ok(None);
             }
-            Call::ConnectWoken { id, pid } => self.connect_woken(id, pid)?,
-            Call::Waking => return Ok(Some(Answer::Waking(!self.restores.is_empty()))),
             Call::Signal { id, signal } => {
                 kernel::pidfd::send_signal(&self.living(id)?.pidfd, signal)
                     .step(format_args!("signal the init of VE {id}"))?;

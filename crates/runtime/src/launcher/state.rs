@@ -98,6 +98,7 @@ impl State {
             for source in self.poller.wait(timeout)? {
                 self.handle(source);
             }
+            self.give_up_orphaned_restores();
             self.handle_deadlines(Instant::now());
         }
         Ok(())

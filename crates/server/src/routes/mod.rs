@@ -1,5 +1,6 @@
 //! The paths of the API, and what they have in common.
 
+mod meters;
 mod nodes;
 mod operations;
 mod templates;
@@ -35,8 +36,11 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/ves/{key}/logs", get(ves::logs))
         .route("/ves/{key}/files", get(ves::get_files).put(ves::put_files))
         .route("/ves/{key}/files/kind", get(ves::kind_of_file))
+        .route("/ves/{key}/isolation", get(ves::isolation))
         .route("/ves/{key}/stats", get(ves::stats))
+        .route("/ves/{key}/history", get(meters::history))
         .route("/stats", get(ves::stats_of))
+        .route("/accounts", get(meters::accounts))
         .route("/operations", get(operations::list))
         .route("/operations/{id}", get(operations::show))
         .route("/operations/{id}/cancel", post(operations::cancel))
@@ -58,6 +62,16 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/doctor", get(nodes::doctor));
     Router::new()
         .nest(api::PATH_PREFIX, v1)
+        .route("/metrics", get(meters::metrics))
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
+        .with_state(door)
+}
+
+/// The one path that is answered on TCP, to whoever may connect.
+pub(crate) fn metrics_router(door: Door) -> Router {
+    Router::new()
+        .route("/metrics", get(meters::metrics))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .with_state(door)

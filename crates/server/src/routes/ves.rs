@@ -201,6 +201,16 @@ pub(super) async fn kind_of_file(
     Ok(answer::json(&api::latest::FileKind { folder }))
 }
 
+pub(super) async fn isolation(
+    State(door): State<Door>,
+    Path(key): Path<String>,
+    query: Query,
+) -> Answer {
+    query.only(&[])?;
+    let ve = VeKey::parse(&key);
+    Ok(answer::json(&door.node.isolation(ve).await?))
+}
+
 pub(super) async fn stats(
     State(door): State<Door>,
     Path(key): Path<String>,

@@ -9,6 +9,7 @@
     reason = "shared by test programs that each use a part"
 )]
 
+mod meters;
 mod node;
 mod sessions;
 mod values;
@@ -110,7 +111,12 @@ impl Fake {
     fn done(&self, kind: &str, name: &str, id: Option<u32>, error: Option<ApiError>) -> Operation {
         let begun = self.begin(kind, name, id);
         let mut inner = self.lock();
-        let ended = inner.operations.last_mut().unwrap();
+        // Another may have begun meanwhile.
+        let ended = inner
+            .operations
+            .iter_mut()
+            .find(|o| o.id == begun.id)
+            .unwrap();
         ended.state = if error.is_some() {
             OperationState::Failed
         } else {
@@ -120,6 +126,13 @@ impl Fake {
         ended.ended = Some(moment());
         ended.cancellable = false;
         begun
+    }
+
+    /// Lets the daemon end.
+    fn stop(&self) {
+        if let Some(stop) = self.lock().stop.take() {
+            let _ = stop.send(());
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -145,13 +158,19 @@ impl Served {
             runtime.block_on(async {
                 let listener = server::bind(&socket).unwrap();
                 ready.send(()).unwrap();
+                let mut told = false;
                 let shutdown = async {
                     tokio::select! {
                         _ = stopped => {}
-                        Ok(()) = own_stopped => {}
+                        Ok(()) = own_stopped => told = true,
                     }
                 };
                 server::serve(listener, served, shutdown).await;
+                if told {
+                    // As the daemon does. One that is killed leaves its socket.
+                    std::fs::remove_file(&socket).unwrap();
+                    let _ = std::fs::remove_dir(socket.parent().unwrap());
+                }
             });
             runtime.shutdown_background();
         });

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, NodeStatus,
-    Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest, SettingChange,
-    ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
-    TemplateDetails, Ve, VeDetails, VeState,
+    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
+    NodeStatus, Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest,
+    SettingChange, ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind,
+    Template, TemplateDetails, Ve, VeDetails, VeState,
 };
 use server::{
     ByteSource, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply, Session,
@@ -301,6 +301,10 @@ impl Node for Fake {
         })
     }
 
+    fn isolation(&self, ve: VeKey) -> Reply<'_, Isolation> {
+        Box::pin(async move { self.find(&ve).map(|ve| values::isolation(&ve)) })
+    }
+
     fn stats(&self, ve: VeKey) -> Reply<'_, Stats> {
         Box::pin(async move { self.find(&ve).map(|ve| values::stats(&ve)) })
     }
@@ -470,9 +474,7 @@ impl Node for Fake {
 
     fn shutdown(&self, _: ShutdownRequest) -> Reply<'_, ()> {
         Box::pin(async {
-            if let Some(stop) = self.lock().stop.take() {
-                let _ = stop.send(());
-            }
+            self.stop();
             Ok(())
         })
     }
@@ -480,6 +482,7 @@ impl Node for Fake {
     fn destroy(&self, request: DestroyRequest) -> Reply<'_, ()> {
         Box::pin(async move {
             if request.force {
+                self.stop();
                 return Ok(());
             }
             refuse(

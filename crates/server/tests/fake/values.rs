@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::latest::{
-    Capacity, Diagnosis, DoctorReport, DoctorRow, Limits, NodeStatus, Package, PoolKind,
-    PoolStatus, Sold, Stats, Template, TemplateDetails, TemplateKind, Timestamp, Usage, Ve,
-    VeDetails, VeState,
+    Capacity, Diagnosis, DoctorReport, DoctorRow, Isolation, IsolationEntry, IsolationVerdict,
+    IsolationWall, Limits, NodeStatus, Package, PoolKind, PoolStatus, Sold, Stats, Template,
+    TemplateDetails, TemplateKind, Timestamp, Usage, Ve, VeDetails, VeState,
 };
 
 pub fn moment() -> Timestamp {
@@ -66,6 +66,37 @@ pub fn in_list(ve: &VeDetails) -> Ve {
         labels: ve.labels,
         created: ve.created,
         limits: ve.limits,
+    }
+}
+
+/// One wall with a part of each verdict.
+pub fn isolation(ve: &VeDetails) -> Isolation {
+    let part = |name: &str, found: Option<&str>, verdict| IsolationEntry {
+        name: name.to_owned(),
+        planned: "its own".to_owned(),
+        found: found.map(str::to_owned),
+        verdict: if ve.pid.is_some() {
+            verdict
+        } else {
+            IsolationVerdict::Unseen
+        },
+        reason: "no shared memory outside".to_owned(),
+    };
+    Isolation {
+        id: ve.id,
+        name: ve.name.clone(),
+        state: ve.state,
+        pid: ve.pid,
+        differing: u32::from(ve.pid.is_some()),
+        walls: vec![IsolationWall {
+            name: "namespaces".to_owned(),
+            stops: "naming what is not the VE's".to_owned(),
+            entries: vec![
+                part("ipc", Some("ipc:[4026532201]"), IsolationVerdict::Holds),
+                part("net", Some("net:[4026531840]"), IsolationVerdict::Differs),
+                part("uts", None, IsolationVerdict::Unseen),
+            ],
+        }],
     }
 }
 

@@ -25,7 +25,7 @@ _vessel_names() {
             stop) ask+=(list --state running --state starting --state paused) ;;
             restart | pause | exec | enter) ask+=(list --state running) ;;
             resume) ask+=(list --state paused) ;;
-            delete | rm | console | logs | set | show | stats | list | ls | top | cp) ask+=(list) ;;
+            delete | rm | console | logs | set | show | isolation | stats | list | ls | top | cp) ask+=(list) ;;
             template)
                 [[ $below == show || $below == remove || $below == rm || $below == verify ]] || return
                 ask+=(template list)

@@ -13,7 +13,7 @@ complete -c vessel -n "__fish_seen_subcommand_from start" -f -a "(__vessel_ask l
 complete -c vessel -n "__fish_seen_subcommand_from stop" -f -a "(__vessel_ask list --state running --state starting --state paused)"
 complete -c vessel -n "__fish_seen_subcommand_from restart pause exec enter" -f -a "(__vessel_ask list --state running)"
 complete -c vessel -n "__fish_seen_subcommand_from resume" -f -a "(__vessel_ask list --state paused)"
-complete -c vessel -n "__fish_seen_subcommand_from delete rm console logs set stats top; and not __fish_seen_subcommand_from template" -f -a "(__vessel_ask list)"
+complete -c vessel -n "__fish_seen_subcommand_from delete rm console logs isolation set stats top; and not __fish_seen_subcommand_from template" -f -a "(__vessel_ask list)"
 complete -c vessel -n "__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from template operation pool node" -f -a "(__vessel_ask list)"
 complete -c vessel -n "__fish_seen_subcommand_from cp" -a "(__vessel_ask list | string replace --regex '\$' ':/')"
 complete -c vessel -n "__fish_seen_subcommand_from template; and __fish_seen_subcommand_from show remove rm verify" -f -a "(__vessel_ask template list)"

@@ -3,7 +3,9 @@
 //! All capabilities of a VE are those of its own user namespace: over its own files, processes,
 //! host name and network, never over the node. The ones dropped here mean nothing in a user
 //! namespace; without them programs do not try, and a future kernel that lends one of them to user
-//! namespaces lends it to no VE.
+//! namespaces lends it to no VE. `CAP_SYS_RESOURCE` is the exception: in a user namespace it is the
+//! right to raise that namespace's own limits ([`super::kernel_limits`]), and what else servers know
+//! it for (raising hard limits, reserved disk blocks) it never gave in one.
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -31,6 +33,7 @@ const fn dropped(capability: CapabilitySet, name: &'static str, reason: &'static
 pub const DROPPED: &[Dropped] = &[
     dropped(CapabilitySet::SYS_MODULE, "CAP_SYS_MODULE", "loads code into the node's kernel"),
     dropped(CapabilitySet::SYS_RAWIO, "CAP_SYS_RAWIO", "hardware"),
+    dropped(CapabilitySet::SYS_RESOURCE, "CAP_SYS_RESOURCE", "raises the limits of the VE's own user namespace (user.max_net_namespaces and the like)"),
     dropped(CapabilitySet::SYS_TIME, "CAP_SYS_TIME", "the node's clock; time services see that they need not run"),
     dropped(CapabilitySet::SYSLOG, "CAP_SYSLOG", "the node's kernel log"),
     dropped(CapabilitySet::MAC_ADMIN, "CAP_MAC_ADMIN", "the node's security policy"),

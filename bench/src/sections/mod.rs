@@ -1,0 +1,37 @@
+//! What can be measured, each for itself.
+
+mod crowd;
+mod life;
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::report::Results;
+
+/// A group of measurements that belong together.
+pub(crate) struct Section {
+    /// How it is asked for.
+    pub(crate) name: &'static str,
+    /// What it measures.
+    pub(crate) title: &'static str,
+    /// Whether it takes a whole Debian, and so minutes.
+    pub(crate) needs_debian: bool,
+    /// Measures it.
+    pub(crate) measure: fn(&mut Context, &mut Results) -> Result<()>,
+}
+
+/// All of them, in the order in which they run.
+pub(crate) const SECTIONS: &[Section] = &[
+    Section {
+        name: "life",
+        title: "create, start, stop, delete of a container with a trivial init",
+        needs_debian: false,
+        measure: life::measure,
+    },
+    Section {
+        name: "crowd",
+        title: "many VEs with a trivial init: time of making them, memory",
+        needs_debian: false,
+        measure: crowd::measure,
+    },
+];

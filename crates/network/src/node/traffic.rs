@@ -1,0 +1,304 @@
+//! Traffic of VEs by direction and class, counted by the packet filter.
+//!
+//! What a VE exchanges with addresses of its own node is cheaper than what leaves the node, and is
+//! billed apart. The counters of its link tell no class, and die with the link. So the node has a
+//! second table, which drops nothing, with one set for each direction and class:
+//!
+//! ```text
+//! from a VE (prerouting)    destination in the node's ranges?  sent_inside / sent_outside
+//! to a VE (postrouting)     source in the node's ranges?       received_inside / received_outside
+//! ```
+//!
+//! Elements are indices of VEs' interfaces, each with its own counter, made by the first packet. A packet
+//! costs two set lookups whatever the number of VEs.
+//!
+//! Counters outlive the link, the VE's restarts and the daemon. The table is made anew only when the node's
+//! ranges change or somebody removed it; an epoch in its comment then says that counters began at 0.
+//!
+//! Counted are IP packets as the node's stack sees them: without the link's header, and one that
+//! the sender left to be cut up later (segmentation offload) is one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use ve::VeId;
+
+use super::ruleset::{address_set, range, ranges4, ranges6};
+use super::{NftError, NodeNetwork};
+use crate::identity::{interface_indices, ve_of_index};
+use crate::nft;
+
+/// Not the prefix of the table that filters, so that neither is taken for the other.
+const TABLE_PREFIX: &str = "traffic-";
+/// Changes with the form of the table, so that an older one is replaced.
+const FORMAT: u32 = 1;
+
+/// Packets of one direction and class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Their bytes, IP header included.
+    pub bytes: u64,
+    /// Their number.
+    pub packets: u64,
+}
+
+/// What a VE exchanged. *Inside* are the other VEs and the addresses that the node has for its VEs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Received from inside.
+    pub receive_inside: Flow,
+    /// Received from outside.
+    pub receive_outside: Flow,
+    /// Sent inside.
+    pub transmit_inside: Flow,
+    /// Sent outside.
+    pub transmit_outside: Flow,
+}
+
+/// The counters of all VEs of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrafficTable {
+    /// Since when they count: another word means that all began at 0.
+    pub epoch: String,
+    /// VEs that sent or received anything.
+    pub ves: BTreeMap<VeId, Traffic>,
+}
+
+/// Begins to count, or goes on where an earlier daemon began.
+///
+/// # Errors
+/// Fails when the packet filter cannot be read or changed.
+pub fn prepare(network: &NodeNetwork) -> Result<(), NftError> {
+    let form = form(network);
+    if let Some(table) = listed(network)?
+        && comment(&table).is_some_and(|comment| comment.starts_with(&form))
+    {
+        return Ok(());
+    }
+    nft::apply(
+        "install the node's counters of traffic",
+        &ruleset(network, &format!("{form}{}", epoch())),
+    )
+}
+
+/// Reads the counters; nothing where they were not set up or somebody removed them.
+///
+/// # Errors
+/// Fails when the packet filter cannot be read.
+pub fn read(network: &NodeNetwork) -> Result<Option<TrafficTable>, NftError> {
+    Ok(listed(network)?.map(|table| parse(&table)))
+}
+
+/// Stops counting. Running it again changes nothing.
+///
+/// # Errors
+/// Fails when the packet filter cannot be changed.
+pub fn remove(network: &NodeNetwork) -> Result<(), NftError> {
+    nft::apply(
+        "remove the node's counters of traffic",
+        &removal(&table_name(network)),
+    )
+}
+
+fn table_name(network: &NodeNetwork) -> String {
+    format!("{TABLE_PREFIX}{}", network.ids.start())
+}
+
+/// The table with its elements, if there is one.
+fn listed(network: &NodeNetwork) -> Result<Option<String>, NftError> {
+    let name = table_name(network);
+    match nft::list_elements("list the node's counters of traffic", &name) {
+        Ok(text) => Ok(Some(text)),
+        // The refusal of a missing table has no code of its own: look whether it is missing.
+        Err(error) => {
+            let tables = nft::list("list the node's tables", &["tables", "inet"])?;
+            let there = tables
+                .lines()
+                .any(|line| line.trim().strip_prefix("table inet ") == Some(&name));
+            if there { Err(error) } else { Ok(None) }
+        }
+    }
+}
+
+/// What the comment of a table of this form begins with. The text of the rules is in it by its digest, so
+/// that other ranges make another table.
+fn form(network: &NodeNetwork) -> String {
+    // FNV-1a: told apart are a handful of rulesets of our own making.
+    let digest = ruleset(network, "")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!("form {FORMAT} {digest:016x} epoch ")
+}
+
+/// A word that no other table had.
+fn epoch() -> String {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(count) if count == bytes.len() => {}
+        // Only on a kernel that has not enough of it yet; its own clock then tells boots apart.
+        _ => {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+            bytes = now.tv_nsec.wrapping_add(now.tv_sec).to_ne_bytes();
+        }
+    }
+    format!("{:016x}", u64::from_ne_bytes(bytes))
+}
+
+fn removal(table: &str) -> String {
+    format!("table inet {table} {{ }}\ndelete table inet {table}\n")
+}
+
+fn ruleset(network: &NodeNetwork, comment: &str) -> String {
+    let table = table_name(network);
+    let mut text = removal(&table);
+    let _ = writeln!(text, "table inet {table} {{\n\tcomment \"{comment}\"");
+    text.push_str(&address_set("ranges4", "ipv4_addr", &ranges4(network)));
+    text.push_str(&address_set("ranges6", "ipv6_addr", &ranges6(network)));
+    for set in SETS {
+        let _ = writeln!(
+            text,
+            "\tset {set} {{\n\t\ttype iface_index\n\t\tsize 65535\n\t\tflags dynamic\n\t}}"
+        );
+    }
+    text.push_str(&CHAINS.replace("VE_INDICES", &range(interface_indices(&network.ids))));
+    text.push_str("}\n");
+    text
+}
+
+const SETS: [&str; 4] = [
+    "received_inside",
+    "received_outside",
+    "sent_inside",
+    "sent_outside",
+];
+
+/// Sent packets are counted after the filter dropped forged ones (it has priority -300), received ones
+/// where nothing can drop them any more. 169.254.0.0/16 and fe80::/10 are the gateway's.
+const CHAINS: &str = "\
+\tchain sent {
+\t\ttype filter hook prerouting priority -290; policy accept;
+\t\tiif != VE_INDICES accept
+\t\tip daddr @ranges4 update @sent_inside { iif counter } accept
+\t\tip daddr 169.254.0.0/16 update @sent_inside { iif counter } accept
+\t\tip6 daddr @ranges6 update @sent_inside { iif counter } accept
+\t\tip6 daddr fe80::/10 update @sent_inside { iif counter } accept
+\t\tupdate @sent_outside { iif counter }
+\t}
+\tchain received {
+\t\ttype filter hook postrouting priority 200; policy accept;
+\t\toif != VE_INDICES accept
+\t\tip saddr @ranges4 update @received_inside { oif counter } accept
+\t\tip saddr 169.254.0.0/16 update @received_inside { oif counter } accept
+\t\tip6 saddr @ranges6 update @received_inside { oif counter } accept
+\t\tip6 saddr fe80::/10 update @received_inside { oif counter } accept
+\t\tupdate @received_outside { oif counter }
+\t}
+";
+
+fn comment(table: &str) -> Option<&str> {
+    super::ruleset::comment(table)
+}
+
+/// Reads what `nft list table` prints: `"ve101" counter packets 5 bytes 420`, with the bare index where
+/// the interface is gone.
+fn parse(table: &str) -> TrafficTable {
+    let epoch = comment(table)
+        .and_then(|comment| comment.rsplit(' ').next())
+        .unwrap_or_default();
+    let mut found = TrafficTable {
+        epoch: epoch.to_owned(),
+        ves: BTreeMap::new(),
+    };
+    let mut set = "";
+    let mut words = table.split_whitespace().peekable();
+    let mut element = None;
+    while let Some(word) = words.next() {
+        match word {
+            "set" | "chain" => {
+                set = words.next().unwrap_or_default();
+                element = None;
+            }
+            "counter" => {
+                let numbers: Vec<&str> = words.by_ref().take(4).collect();
+                if let (Some(ve), ["packets", packets, "bytes", bytes]) =
+                    (element.take(), numbers.as_slice())
+                {
+                    add(&mut found, set, ve, packets, bytes);
+                }
+            }
+            word => element = interface(word),
+        }
+    }
+    found
+}
+
+fn interface(word: &str) -> Option<VeId> {
+    match word.strip_prefix("\"ve") {
+        Some(quoted) => quoted.strip_suffix('"')?.parse().ok(),
+        None => ve_of_index(word.parse().ok()?),
+    }
+}
+
+fn add(found: &mut TrafficTable, set: &str, ve: VeId, packets: &str, bytes: &str) {
+    // The last element of a line ends with a comma.
+    let number = |text: &str| text.trim_end_matches(',').parse().unwrap_or_default();
+    let flow = Flow {
+        bytes: number(bytes),
+        packets: number(packets),
+    };
+    let traffic = found.ves.entry(ve).or_default();
+    match set {
+        "received_inside" => traffic.receive_inside = flow,
+        "received_outside" => traffic.receive_outside = flow,
+        "sent_inside" => traffic.transmit_inside = flow,
+        "sent_outside" => traffic.transmit_outside = flow,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_elements_of_links_that_are_there_and_that_are_gone() {
+        let text = "table inet traffic-100 {\n\tcomment \"form 1 00ff epoch abc\"\n\tset sent_inside {\n\
+            \t\ttype iface_index\n\t\telements = { \"ve101\" counter packets 5 bytes 420,\n\
+            \t\t\t     1048678 counter packets 1 bytes 60 }\n\t}\n\
+            \tset received_outside {\n\t\telements = { \"ve101\" counter packets 2 bytes 84 }\n\t}\n\
+            \tchain sent {\n\t\tiif != \"lo\"-100 accept\n\
+            \t\tip daddr @ranges4 update @sent_inside { iif counter } accept\n\t}\n}\n";
+        let found = parse(text);
+        assert_eq!(found.epoch, "abc");
+        let of = |number| found.ves[&VeId::new(number).unwrap()];
+        assert_eq!(
+            of(101),
+            Traffic {
+                transmit_inside: Flow {
+                    bytes: 420,
+                    packets: 5
+                },
+                receive_outside: Flow {
+                    bytes: 84,
+                    packets: 2
+                },
+                ..Traffic::default()
+            }
+        );
+        assert_eq!(of(102).transmit_inside.bytes, 60);
+        assert_eq!(found.ves.len(), 2);
+    }
+
+    #[test]
+    fn other_ranges_make_another_form() {
+        let network = |range: &str| NodeNetwork {
+            ids: VeId::new(100).unwrap()..=VeId::new(199).unwrap(),
+            ranges: vec![range.parse().unwrap()],
+            nat: true,
+        };
+        assert_eq!(form(&network("10.1.0.0/16")), form(&network("10.1.0.0/16")));
+        assert_ne!(form(&network("10.1.0.0/16")), form(&network("10.2.0.0/16")));
+    }
+}
