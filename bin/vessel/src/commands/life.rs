@@ -7,7 +7,7 @@ use client::{Client, ClientError};
 use indicatif::ProgressBar;
 
 use crate::Context;
-use crate::arguments::{PauseArguments, StartArguments, StopArguments, SuspendArguments};
+use crate::arguments::{PauseArguments, StartArguments, StopArguments, SuspendArguments, Targets};
 use crate::bulk::{self, Done};
 use crate::follow;
 use crate::output::Outcome;
@@ -77,63 +77,64 @@ pub(crate) async fn restart(context: &Context, arguments: StopArguments) -> Outc
 }
 
 pub(crate) async fn pause(context: &Context, arguments: PauseArguments) -> Outcome {
-    let chosen = arguments
-        .targets
-        .choose(context, &[VeState::Running])
-        .await?;
-    let client = context.client.clone();
-    bulk::run(context, "pause", chosen, line, move |name, bar| {
-        let client = client.clone();
-        async move {
-            let begun = client
-                .pause(&name)
-                .await
-                .map_err(ClientError::into_api_error)?;
-            let states = ["running", "paused"];
-            finish(&client, begun, &name, arguments.no_wait, states, &bar).await
-        }
-    })
-    .await
+    let PauseArguments { targets, no_wait } = arguments;
+    Change::Pause.of_each(context, &targets, no_wait).await
 }
 
 pub(crate) async fn suspend(context: &Context, arguments: SuspendArguments) -> Outcome {
-    let chosen = arguments
-        .targets
-        .choose(context, &[VeState::Running])
-        .await?;
-    let client = context.client.clone();
-    bulk::run(context, "suspend", chosen, line, move |name, bar| {
-        let client = client.clone();
-        async move {
-            let begun = client
-                .suspend(&name)
-                .await
-                .map_err(ClientError::into_api_error)?;
-            let states = ["running", "checkpointed"];
-            finish(&client, begun, &name, arguments.no_wait, states, &bar).await
-        }
-    })
-    .await
+    let SuspendArguments { targets, no_wait } = arguments;
+    Change::Suspend.of_each(context, &targets, no_wait).await
 }
 
 pub(crate) async fn resume(context: &Context, arguments: PauseArguments) -> Outcome {
-    let chosen = arguments
-        .targets
-        .choose(context, &[VeState::Paused, VeState::Checkpointed])
-        .await?;
-    let client = context.client.clone();
-    bulk::run(context, "resume", chosen, line, move |name, bar| {
-        let client = client.clone();
-        async move {
-            let begun = client
-                .resume(&name)
-                .await
-                .map_err(ClientError::into_api_error)?;
-            let states = ["paused", "running"];
-            finish(&client, begun, &name, arguments.no_wait, states, &bar).await
+    let PauseArguments { targets, no_wait } = arguments;
+    Change::Resume.of_each(context, &targets, no_wait).await
+}
+
+/// A change of state that takes no words of its own.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Pause,
+    Suspend,
+    Resume,
+}
+
+impl Change {
+    async fn of_each(self, context: &Context, targets: &Targets, no_wait: bool) -> Outcome {
+        // What VEs are chosen from, what is said of one that was asked only, and of one that is done.
+        let (title, from, states) = match self {
+            Self::Pause => ("pause", &[VeState::Running][..], ["running", "paused"]),
+            Self::Suspend => (
+                "suspend",
+                &[VeState::Running][..],
+                ["running", "checkpointed"],
+            ),
+            Self::Resume => (
+                "resume",
+                &[VeState::Paused, VeState::Checkpointed][..],
+                ["resuming", "running"],
+            ),
+        };
+        let chosen = targets.choose(context, from).await?;
+        let client = context.client.clone();
+        bulk::run(context, title, chosen, line, move |name, bar| {
+            let client = client.clone();
+            async move {
+                let begun = self.ask(&client, &name).await;
+                let begun = begun.map_err(ClientError::into_api_error)?;
+                finish(&client, begun, &name, no_wait, states, &bar).await
+            }
+        })
+        .await
+    }
+
+    async fn ask(self, client: &Client, name: &str) -> Result<Operation, ClientError> {
+        match self {
+            Self::Pause => client.pause(name).await,
+            Self::Suspend => client.suspend(name).await,
+            Self::Resume => client.resume(name).await,
         }
-    })
-    .await
+    }
 }
 
 /// Waits for an operation that starts a VE, then for the VE to be ready if `wait` says how long.
