@@ -29,15 +29,6 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} wrote no text", shown(command)))
 }
 
-/// Runs a command whose failure changes nothing: for cleaning up.
-pub(crate) fn attempt(command: &mut Command) {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _ = quiet.status();
-}
-
 /// The version that a program tells on the first line of its `--version`: its last word, or nothing
 /// if there is no such program.
 pub(crate) fn version(program: &str) -> Option<String> {

@@ -19,6 +19,7 @@
 
 mod command;
 mod context;
+mod debian;
 mod interrupt;
 mod memory;
 mod node;
@@ -28,6 +29,7 @@ mod report;
 mod sections;
 mod stage;
 mod trivial;
+mod web;
 
 use std::process::ExitCode;
 
@@ -35,7 +37,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::context::{Context, Effort};
 use crate::report::Results;
-use crate::sections::SECTIONS;
+use crate::sections::{SECTIONS, Section};
 
 const HELP: &str = "\
 usage: cargo xtask bench [--quick] [SECTION...]
@@ -76,9 +78,20 @@ fn run() -> Result<()> {
             bail!("there is no section `{word}`\n\n{}", help());
         }
     }
-    let mut context = Context::enter(effort)?;
+    let runs = |section: &&Section| {
+        let wanted = chosen.is_empty() || chosen.contains(&section.name);
+        wanted && !(effort == Effort::Quick && section.needs_debian)
+    };
+    let sections: Vec<&Section> = SECTIONS.iter().filter(runs).collect();
+    // Fetched from the network that the bench is about to leave.
+    let debian = if sections.iter().any(|section| section.needs_debian) {
+        Some(debian::archive()?)
+    } else {
+        None
+    };
+    let mut context = Context::enter(effort, debian)?;
     let mut results = Results::begin(effort);
-    let outcome = measure(&mut context, &mut results, &chosen);
+    let outcome = measure(&mut context, &mut results, &sections);
     drop(context);
     results.print();
     let file = results.save()?;
@@ -87,12 +100,8 @@ fn run() -> Result<()> {
 }
 
 /// Runs the sections; what was measured before a failure stays in the results.
-fn measure(context: &mut Context, results: &mut Results, chosen: &[&str]) -> Result<()> {
-    for section in SECTIONS {
-        let wanted = chosen.is_empty() || chosen.contains(&section.name);
-        if !wanted || (context.effort == Effort::Quick && section.needs_debian) {
-            continue;
-        }
+fn measure(context: &mut Context, results: &mut Results, sections: &[&Section]) -> Result<()> {
+    for section in sections {
         eprintln!("== {}: {}", section.name, section.title);
         (section.measure)(context, results).with_context(|| format!("section {}", section.name))?;
     }

@@ -88,6 +88,14 @@ impl Node {
         pid.with_context(|| format!("`{name}` shows no pid"))
     }
 
+    /// How many VEs run.
+    pub(crate) fn running(&self) -> Result<f64> {
+        let list = self.json(&["list"])?;
+        let list = list.as_array().context("`list` is no list")?;
+        let running = list.iter().filter(|ve| ve["state"] == "running");
+        Ok(f64::from(u32::try_from(running.count())?))
+    }
+
     /// Number of the daemon's process.
     pub(crate) fn daemon_pid(&self) -> u32 {
         self.daemon.id()

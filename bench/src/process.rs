@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long something that takes milliseconds may take on a machine that is busy otherwise.
@@ -54,6 +55,67 @@ pub(crate) fn await_end(pid: u32) -> Result<()> {
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
+}
+
+/// A number as a process to be signalled.
+pub(crate) fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Kills a process, if it is there.
+pub(crate) fn kill(pid: u32) {
+    if let Some(process) = number(pid) {
+        let _ = kill_process(process, Signal::KILL);
+    }
+}
+
+/// Whether a process has this name.
+pub(crate) fn is_named(pid: u32, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|found| found.trim_end() == name)
+}
+
+/// All processes whose name begins so.
+pub(crate) fn named(beginning: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let name = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    numbers
+        .filter(|pid| name(*pid).starts_with(beginning))
+        .collect()
+}
+
+/// The children of a process.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+/// A process and everything that descends from it.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    let mut at = 0;
+    while let Some(next) = family.get(at) {
+        family.extend(children(*next));
+        at += 1;
+    }
+    family
+}
+
+/// Whether a process is the first of a pid namespace below ours.
+pub(crate) fn is_init(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|text| text.split_whitespace().count() > 1 && text.ends_with("\t1"))
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn alive(pid: u32) -> bool {

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::command;
 use crate::node;
 use crate::peers;
+use crate::web;
 
 /// First number of the node's VEs; above it, those of other containers. Far from the numbers that
 /// nodes have unless told otherwise, and those of the system tests.
@@ -33,6 +34,8 @@ pub(crate) struct Stage {
     programs: PathBuf,
     /// The user ids of other containers.
     users: OwnedFd,
+    client: File,
+    host: File,
     _lock: File,
 }
 
@@ -58,12 +61,16 @@ impl Stage {
         clear(&folder)?;
         let users = users::namespace(PEER_ID * users::COUNT)?;
         kernel::namespace::leave_mount_namespace().context("no mount namespace")?;
+        let client = new_network()?;
+        let host = new_network()?;
         kernel::netns::unshare().context("no network namespace")?;
         command::output(&mut command::words(&["ip", "link", "set", "lo", "up"]))?;
         Ok(Self {
             folder,
             programs,
             users,
+            client,
+            host,
             _lock: lock,
         })
     }
@@ -76,6 +83,16 @@ impl Stage {
     /// One of our programs, built like the bench itself.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
+    }
+
+    /// The network namespace of clients, as a path.
+    pub(crate) fn client_network(&self) -> String {
+        web::path_of(&self.client)
+    }
+
+    /// A network namespace without a node, as a path.
+    pub(crate) fn host_network(&self) -> String {
+        web::path_of(&self.host)
     }
 
     /// The user namespace of other containers.
@@ -91,6 +108,12 @@ impl Drop for Stage {
         let _ = fs::remove_file(self.folder.join("lock"));
         let _ = fs::remove_dir(&self.folder);
     }
+}
+
+/// A network namespace that lives as long as somebody has it open. The caller is left in it.
+fn new_network() -> Result<File> {
+    kernel::netns::unshare().context("no network namespace")?;
+    File::open("/proc/thread-self/ns/net").context("no network namespace")
 }
 
 /// Removes everything but the lock.

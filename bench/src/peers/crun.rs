@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use bench::{stack, users};
-use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, UnmountFlags, mount_bind, move_mount, unmount};
+use bench::users;
+use rustix::mount::mount_bind;
 use serde_json::{Value, json};
 
 use super::Peer;
+use super::stacked::Stacked;
 use crate::command;
 use crate::process;
 use crate::stage::{PEER_ID, Stage};
@@ -48,19 +48,18 @@ const REFUSED: [&str; 22] = [
 #[derive(Debug)]
 pub(crate) struct Crun {
     version: String,
-    tree: PathBuf,
     bundle: PathBuf,
-    users: std::os::fd::OwnedFd,
+    root: Stacked,
 }
 
 impl Crun {
     pub(crate) fn new(stage: &Stage, version: String) -> Result<Self> {
         please_with_hybrid(&stage.folder().join("no-controllers"))?;
+        let bundle = stage.folder().join("crun");
         Ok(Self {
             version,
-            tree: stage.folder().join("tree"),
-            bundle: stage.folder().join("crun"),
-            users: stage.users().try_clone().context("no descriptor left")?,
+            root: Stacked::new(stage, &stage.folder().join("tree"), &bundle)?,
+            bundle,
         })
     }
 
@@ -74,10 +73,6 @@ impl Crun {
     fn state(&self) -> PathBuf {
         self.bundle.with_extension("state")
     }
-
-    fn root(&self) -> PathBuf {
-        self.bundle.join("root")
-    }
 }
 
 impl Peer for Crun {
@@ -86,20 +81,14 @@ impl Peer for Crun {
     }
 
     fn create(&mut self) -> Result<()> {
-        for folder in [&self.bundle, &self.root()] {
-            fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        }
-        stack::prepare(&self.bundle.join("private"))?;
+        fs::create_dir(&self.bundle).context("cannot make crun's bundle")?;
+        self.root.prepare()?;
         let text = config().to_string();
         fs::write(self.bundle.join("config.json"), text).context("cannot write config.json")
     }
 
     fn start(&mut self) -> Result<()> {
-        let base = PEER_ID * users::COUNT;
-        let private = self.bundle.join("private");
-        let root = stack::mount(&self.tree, &private, &self.users, base)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&root, "", CWD, self.root(), flags).context("cannot attach crun's root")?;
+        self.root.mount()?;
         let bundle = self.bundle.display().to_string();
         let pid = self.bundle.join("pid").display().to_string();
         // Its streams go nowhere: a pipe would be kept open by the container.
@@ -133,13 +122,13 @@ impl Peer for Crun {
 
     fn delete(&mut self) -> Result<()> {
         self.run(&["delete", NAME])?;
-        unmount(self.root(), UnmountFlags::empty()).context("crun's root is busy")?;
+        self.root.unmount();
         fs::remove_dir_all(&self.bundle).context("cannot remove crun's bundle")
     }
 
     fn clear(&mut self) {
         let _ = self.run(&["delete", "--force", NAME]);
-        let _ = unmount(self.root(), UnmountFlags::DETACH);
+        self.root.unmount();
         let _ = fs::remove_dir_all(&self.bundle);
         sweep();
     }
@@ -157,27 +146,7 @@ fn please_with_hybrid(empty: &Path) -> Result<()> {
 }
 
 pub(crate) fn sweep() {
-    sweep_groups(NAME);
-}
-
-/// Kills what lives in the control groups of this name, and removes them.
-pub(crate) fn sweep_groups(name: &str) {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut groups: Vec<PathBuf> = hierarchies.map(|entry| entry.path().join(name)).collect();
-    groups.push(Path::new("/sys/fs/cgroup").join(name));
-    for group in groups.iter().filter(|group| group.exists()) {
-        for pid in fs::read_to_string(group.join("cgroup.procs"))
-            .unwrap_or_default()
-            .lines()
-        {
-            command::attempt(Command::new("kill").args(["-9", pid]));
-            let _ = pid.parse().map(process::await_end);
-        }
-        let _ = fs::remove_dir(group);
-    }
+    super::groups::sweep(NAME);
 }
 
 fn config() -> Value {

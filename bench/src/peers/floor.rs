@@ -76,5 +76,5 @@ impl Peer for Floor {
 }
 
 pub(crate) fn sweep() {
-    super::crun::sweep_groups(NAME);
+    super::groups::sweep(NAME);
 }

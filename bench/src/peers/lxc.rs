@@ -1,4 +1,4 @@
-//! LXC: a container with a link of its own, a filter, and its own overlay.
+//! LXC: a container with a link of its own, a filter, and its own overlay where the tree is small.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,47 +9,100 @@ use bench::users;
 use rustix::mount::mount_bind;
 
 use super::Peer;
+use super::stacked::Stacked;
 use crate::command;
 use crate::stage::{PEER_ADDRESS, PEER_ID, Stage};
 
-/// Name of its container.
-const NAME: &str = "vessel-bench-lxc";
+/// Names of its containers.
+const TRIVIAL: &str = "vessel-bench-lxc";
+const DEBIAN: &str = "vessel-bench-lxc-debian";
 
-/// Where a container's files and the setting of its root come from.
+/// One container.
 #[derive(Debug)]
 pub(crate) struct Lxc {
     version: String,
     /// Where LXC keeps what it knows.
     path: PathBuf,
-    /// A copy of the tree whose files belong to the container's users.
-    tree: PathBuf,
+    name: &'static str,
+    root: Root,
+}
+
+/// Where its root comes from.
+#[derive(Debug)]
+enum Root {
+    /// LXC's own overlay over a tree whose files belong to the container's users.
+    Overlay(PathBuf),
+    /// One that is mounted for it: a copy of a whole Debian would lose its set-user-id programs.
+    Mounted(Stacked),
 }
 
 impl Lxc {
     /// One with the trivial init.
     pub(crate) fn trivial(stage: &Stage, version: String) -> Result<Self> {
         let tree = stage.folder().join("lxc-tree");
+        shifted_copy(&stage.folder().join("tree"), &tree)?;
+        Self::new(stage, version, TRIVIAL, Root::Overlay(tree))
+    }
+
+    /// One with a Debian.
+    pub(crate) fn debian(stage: &Stage, version: String, tree: &Path) -> Result<Self> {
+        let folder = stage.folder().join("lxc").join(DEBIAN);
+        let root = Stacked::new(stage, tree, &folder)?;
+        Self::new(stage, version, DEBIAN, Root::Mounted(root))
+    }
+
+    fn new(stage: &Stage, version: String, name: &'static str, root: Root) -> Result<Self> {
         let path = stage.folder().join("lxc");
-        if !tree.exists() {
+        if !path.exists() {
             fs::create_dir(&path).context("cannot make a folder for LXC")?;
-            shifted_copy(&stage.folder().join("tree"), &tree)?;
             allow_range(stage.folder())?;
         }
         Ok(Self {
             version,
             path,
-            tree,
+            name,
+            root,
         })
     }
 
     fn run(&self, program: &str, words: &[&str]) -> Result<String> {
         let mut command = Command::new(program);
         command.arg("--lxcpath").arg(&self.path);
-        command::output(command.args(["--name", NAME]).args(words))
+        command::output(command.args(["--name", self.name]).args(words))
     }
 
     fn folder(&self) -> PathBuf {
-        self.path.join(NAME)
+        self.path.join(self.name)
+    }
+
+    fn prepare_root(&self) -> Result<()> {
+        match &self.root {
+            Root::Overlay(_) => {
+                for layer in ["upper", "work"].map(|name| self.folder().join(name)) {
+                    fs::create_dir(&layer).context("cannot make a layer for LXC")?;
+                    own(&layer)?;
+                }
+                Ok(())
+            }
+            Root::Mounted(root) => {
+                root.prepare()?;
+                root.mount()
+            }
+        }
+    }
+
+    fn config(&self) -> String {
+        match &self.root {
+            Root::Overlay(tree) => {
+                let (tree, upper) = (tree.display(), self.folder().join("upper"));
+                let root = format!("lxc.rootfs.path = overlay:{tree}:{}\n", upper.display());
+                root + FOR_TRIVIAL + &for_both()
+            }
+            Root::Mounted(root) => {
+                let root = format!("lxc.rootfs.path = dir:{}\n", root.root().display());
+                root + FOR_DEBIAN + &for_both()
+            }
+        }
     }
 }
 
@@ -61,13 +114,10 @@ impl Peer for Lxc {
     /// Not `lxc-create`, which takes no root that is yet to be stacked: a folder and a configuration
     /// are what it would make.
     fn create(&mut self) -> Result<()> {
-        let folder = self.folder();
-        for layer in ["upper", "work"].map(|name| folder.join(name)) {
-            fs::create_dir_all(&layer).context("cannot make a layer for LXC")?;
-            own(&layer)?;
-        }
-        let config = config(&self.tree, &folder);
-        fs::write(folder.join("config"), config).context("cannot write the configuration")
+        fs::create_dir(self.folder()).context("cannot make LXC's folder")?;
+        self.prepare_root()?;
+        fs::write(self.folder().join("config"), self.config())
+            .context("cannot write LXC's configuration")
     }
 
     fn start(&mut self) -> Result<()> {
@@ -90,12 +140,15 @@ impl Peer for Lxc {
     }
 
     fn delete(&mut self) -> Result<()> {
+        if let Root::Mounted(root) = &self.root {
+            root.unmount();
+        }
         fs::remove_dir_all(self.folder()).context("cannot remove LXC's container")
     }
 
     fn clear(&mut self) {
         let _ = self.run("lxc-stop", &["--kill"]);
-        let _ = fs::remove_dir_all(self.folder());
+        let _ = self.delete();
         sweep();
     }
 }
@@ -103,6 +156,11 @@ impl Peer for Lxc {
 /// Takes away the groups that LXC leaves: those of a container when it is killed, and always one
 /// that its monitor passes through at its end (empty, and made again by whoever needs it).
 pub(crate) fn sweep() {
+    for name in [TRIVIAL, DEBIAN] {
+        for part in ["payload", "monitor"] {
+            super::groups::sweep(&format!("lxc.{part}.{name}"));
+        }
+    }
     for hierarchy in fs::read_dir("/sys/fs/cgroup")
         .into_iter()
         .flatten()
@@ -110,20 +168,11 @@ pub(crate) fn sweep() {
     {
         let _ = fs::remove_dir(hierarchy.path().join("lxc.pivot"));
     }
-    for part in ["payload", "monitor"] {
-        super::crun::sweep_groups(&format!("lxc.{part}.{NAME}"));
-    }
 }
 
-fn config(tree: &Path, folder: &Path) -> String {
-    let base = PEER_ID * users::COUNT;
-    let count = users::COUNT;
-    let (tree, upper) = (tree.display(), folder.join("upper"));
-    format!(
-        "lxc.rootfs.path = overlay:{tree}:{upper}
-lxc.uts.name = lxc
-lxc.idmap = u 0 {base} {count}
-lxc.idmap = g 0 {base} {count}
+/// What LXC's own configurations for distributions give a container, as far as it is not about
+/// devices and terminals of a login.
+const FOR_TRIVIAL: &str = "\
 lxc.init.cmd = /sbin/init
 lxc.signal.halt = SIGTERM
 lxc.mount.auto = proc:mixed sys:ro cgroup:mixed
@@ -135,14 +184,28 @@ lxc.pty.max = 64
 lxc.tty.max = 0
 lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio
 lxc.seccomp.profile = /usr/share/lxc/config/common.seccomp
+";
+
+/// What `lxc-create --template download` writes for a Debian.
+const FOR_DEBIAN: &str = "\
+lxc.include = /usr/share/lxc/config/common.conf
+lxc.include = /usr/share/lxc/config/userns.conf
+";
+
+fn for_both() -> String {
+    let base = PEER_ID * users::COUNT;
+    let count = users::COUNT;
+    format!(
+        "lxc.uts.name = lxc
+lxc.idmap = u 0 {base} {count}
+lxc.idmap = g 0 {base} {count}
 lxc.net.0.type = veth
 lxc.net.0.veth.mode = router
 lxc.net.0.veth.pair = vblxc
 lxc.net.0.flags = up
 lxc.net.0.ipv4.address = {PEER_ADDRESS}/32
 lxc.net.0.ipv4.gateway = dev
-",
-        upper = upper.display()
+"
     )
 }
 
@@ -164,7 +227,7 @@ fn allow_range(folder: &Path) -> Result<()> {
 fn shifted_copy(from: &Path, to: &Path) -> Result<()> {
     let copy = ["cp", "--archive", "--no-target-directory"];
     command::output(command::words(&copy).arg(from).arg(to))?;
-    let owner = (PEER_ID * users::COUNT).to_string();
+    let owner = PEER_ID * users::COUNT;
     let owner = format!("{owner}:{owner}");
     let chown = ["chown", "--recursive", "--no-dereference", &owner];
     command::output(command::words(&chown).arg(to)).map(drop)

@@ -5,18 +5,27 @@
 
 mod crun;
 mod floor;
+mod groups;
 mod incus;
 mod lxc;
+mod nspawn;
+mod stacked;
 mod vessel;
+
+use std::path::Path;
 
 use anyhow::Result;
 
 use crate::command;
 use crate::context::Context;
+use crate::debian;
+use crate::node::TRIVIAL;
 use crate::report::Results;
 
 pub(crate) use floor::Floor;
 pub(crate) use lxc::Lxc;
+pub(crate) use nspawn::Nspawn;
+pub(crate) use vessel::Api;
 
 /// One way to run a container. A peer has at most one container at a time.
 pub(crate) trait Peer {
@@ -46,7 +55,7 @@ pub(crate) trait Peer {
 pub(crate) fn all(context: &Context, results: &mut Results) -> Result<Vec<Box<dyn Peer>>> {
     let mut peers: Vec<Box<dyn Peer>> = vec![
         Box::new(floor::Floor::new(&context.stage)),
-        Box::new(vessel::Api::new(&context.node)?),
+        Box::new(Api::new(&context.node, "asked", TRIVIAL)?),
         Box::new(vessel::CommandLine::new(&context.node)),
     ];
     match command::version("crun") {
@@ -64,9 +73,30 @@ pub(crate) fn all(context: &Context, results: &mut Results) -> Result<Vec<Box<dy
     Ok(peers)
 }
 
+/// Everybody who can boot a Debian here, whose files lie in `tree`; the template of the same name
+/// must be there.
+pub(crate) fn with_debian(
+    context: &Context,
+    tree: &Path,
+    results: &mut Results,
+) -> Result<Vec<Box<dyn Peer>>> {
+    let mut peers: Vec<Box<dyn Peer>> =
+        vec![Box::new(Api::new(&context.node, "server", debian::NAME)?)];
+    match command::version("lxc-start") {
+        Some(version) => peers.push(Box::new(Lxc::debian(&context.stage, version, tree)?)),
+        None => results.absent("lxc", "not installed"),
+    }
+    match command::version("systemd-nspawn") {
+        Some(version) => peers.push(Box::new(Nspawn::new(&context.stage, version, tree)?)),
+        None => results.absent("systemd-nspawn", "not installed"),
+    }
+    Ok(peers)
+}
+
 /// Takes away what a killed bench left of other containers: their processes and control groups.
 pub(crate) fn sweep() {
     lxc::sweep();
+    nspawn::sweep();
     crun::sweep();
     floor::sweep();
 }

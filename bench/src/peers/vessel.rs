@@ -83,12 +83,13 @@ impl Peer for CommandLine {
 pub(crate) struct Api {
     client: Client,
     runtime: Runtime,
+    ve: &'static str,
+    template: &'static str,
 }
 
-const ASKED: &str = "asked";
-
 impl Api {
-    pub(crate) fn new(node: &Node) -> Result<Self> {
+    /// With one VE of this name and template.
+    pub(crate) fn new(node: &Node, ve: &'static str, template: &'static str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -96,6 +97,8 @@ impl Api {
         Ok(Self {
             client: Client::of_root(node.root()),
             runtime,
+            ve,
+            template,
         })
     }
 
@@ -123,8 +126,8 @@ impl Peer for Api {
 
     fn create(&mut self) -> Result<()> {
         let request = CreateRequest {
-            name: ASKED.to_owned(),
-            template: TRIVIAL.to_owned(),
+            name: self.ve.to_owned(),
+            template: self.template.to_owned(),
             ..CreateRequest::default()
         };
         self.finish(self.runtime.block_on(self.client.create(&request)))
@@ -133,9 +136,9 @@ impl Peer for Api {
     fn start(&mut self) -> Result<()> {
         self.finish(
             self.runtime
-                .block_on(self.client.start(ASKED, &StartRequest {})),
+                .block_on(self.client.start(self.ve, &StartRequest {})),
         )?;
-        let waited = self.client.wait(ASKED, VeState::Running, PATIENCE);
+        let waited = self.client.wait(self.ve, VeState::Running, PATIENCE);
         let state = self.runtime.block_on(waited)?.state;
         if state != VeState::Running {
             bail!("the VE is {state}");
@@ -144,26 +147,26 @@ impl Peer for Api {
     }
 
     fn init_pid(&mut self) -> Result<u32> {
-        let shown = self.runtime.block_on(self.client.show(ASKED))?;
+        let shown = self.runtime.block_on(self.client.show(self.ve))?;
         shown.pid.context("the VE shows no pid")
     }
 
     fn stop(&mut self) -> Result<()> {
         self.finish(
             self.runtime
-                .block_on(self.client.stop(ASKED, &StopRequest::default())),
+                .block_on(self.client.stop(self.ve, &StopRequest::default())),
         )
     }
 
     fn delete(&mut self) -> Result<()> {
         self.finish(
             self.runtime
-                .block_on(self.client.delete(ASKED, &DeleteRequest::default())),
+                .block_on(self.client.delete(self.ve, &DeleteRequest::default())),
         )
     }
 
     fn clear(&mut self) {
         let force = DeleteRequest { force: true };
-        let _ = self.finish(self.runtime.block_on(self.client.delete(ASKED, &force)));
+        let _ = self.finish(self.runtime.block_on(self.client.delete(self.ve, &force)));
     }
 }

@@ -10,6 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::context::Effort;
+pub(crate) use json::folder;
 use machine::Machine;
 
 /// What a number counts.
@@ -19,8 +20,11 @@ pub(crate) enum Unit {
     Milliseconds,
     Seconds,
     Mebibytes,
+    Microseconds,
+    PerSecond,
     Count,
     Ratio,
+    Percent,
 }
 
 impl Unit {
@@ -29,6 +33,9 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Seconds => "s",
             Self::Mebibytes => "MiB",
+            Self::Microseconds => "us",
+            Self::PerSecond => "/s",
+            Self::Percent => "%",
             Self::Count => "",
             Self::Ratio => "x",
         }

@@ -46,7 +46,7 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
         seconds.push(process::milliseconds(begun, process::now_ns()) / 1_000.0);
         let after = NodeMemory::of(node)?;
         machine.push((free - memory::available()?) / as_number(count));
-        running.push(running_ves(node)?);
+        running.push(node.running()?);
         growth.push(after.growth(before) / as_number(count));
         if growth.len() == context.rounds(1, 3) {
             inits(node, results)?;
@@ -77,13 +77,6 @@ fn make(node: &Node, name: &str, count: usize) -> Result<()> {
         "--start",
     ];
     node.vessel(&words).map(drop)
-}
-
-fn running_ves(node: &Node) -> Result<f64> {
-    let list = node.json(&["list"])?;
-    let list = list.as_array().context("`list` is no list")?;
-    let running = list.iter().filter(|ve| ve["state"] == "running");
-    Ok(as_number(running.count()))
 }
 
 /// Memory of the VEs themselves: of one's process, and what its control group is charged.

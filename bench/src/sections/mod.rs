@@ -1,7 +1,10 @@
 //! What can be measured, each for itself.
 
+mod boot;
 mod crowd;
 mod life;
+mod many;
+mod web;
 
 use anyhow::Result;
 
@@ -33,5 +36,23 @@ pub(crate) const SECTIONS: &[Section] = &[
         title: "many VEs with a trivial init: time of making them, memory",
         needs_debian: false,
         measure: crowd::measure,
+    },
+    Section {
+        name: "boot",
+        title: "a Debian from its start to running, and its memory",
+        needs_debian: true,
+        measure: boot::measure,
+    },
+    Section {
+        name: "web",
+        title: "nginx: answers per second and processor time a request",
+        needs_debian: true,
+        measure: web::measure,
+    },
+    Section {
+        name: "many",
+        title: "300 Debian VEs at once",
+        needs_debian: true,
+        measure: many::measure,
     },
 ];
