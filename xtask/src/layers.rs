@@ -18,14 +18,21 @@ use crate::workspace::Workspace;
 /// The house from top to bottom. A crate may depend on crates of later rows only.
 /// The names are those of the folders; not every one exists yet.
 const HOUSE: &[&[&str]] = &[
-    &["vessel", "vesseld", "vessel-launcher", "criu-plugin"],
+    &[
+        "vessel",
+        "vesseld",
+        "vessel-launcher",
+        "vessel-procview",
+        "criu-plugin",
+    ],
     &["server", "panel", "client"],
     &["api"],
     &["engine"],
     &["policy"],
     &["registry"],
     &["migrate", "checkpoint", "backup", "meter"],
-    &["runtime", "template", "procview"],
+    &["runtime", "template"],
+    &["procview"],
     &["pool", "cgroup", "network"],
     &["kernel"],
     &["ve"],
@@ -72,6 +79,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
             "vessel",
             "vesseld",
             "vessel-launcher",
+            "vessel-procview",
             "xtask",
             "system-tests",
             "bench",
@@ -111,6 +119,11 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
             "tracing-subscriber",
         ],
         "the parent of every init is small and single-threaded",
+    ),
+    (
+        "vessel-procview",
+        &["tokio", "fuser", "netlink-sys", "tracing-subscriber"],
+        "a server that runs for each node, always, is small",
     ),
     ("ve", &["tokio", "rustix", "libc"], "the nouns are pure"),
     ("policy", &["tokio", "rustix", "libc"], "policy is pure"),

@@ -26,6 +26,9 @@ const PACKAGES: [&str; 5] = [
     "dbus",
     "zstd",
 ];
+/// What a node consists of.
+const PROGRAMS: [&str; 4] = ["vessel", "vesseld", "vessel-launcher", "vessel-procview"];
+
 /// Sparse; pools of the tests lie on it.
 const DISK_SIZE: &str = "16G";
 const MEMORY_MEBIBYTES: &str = "3072";
@@ -125,11 +128,12 @@ impl Machine {
         build
             .current_dir(workspace.root())
             .args(["build", "--release", "--locked"]);
-        process::run(build.args(["-p", "vessel", "-p", "vesseld", "-p", "vessel-launcher"]))?;
+        build.args(PROGRAMS.iter().flat_map(|name| ["-p", name]));
+        process::run(&mut build)?;
         let payload = self.path("payload");
         let _ = fs::remove_dir_all(&payload);
         fs::create_dir_all(&payload).context("cannot make a folder for the programs")?;
-        for name in ["vessel", "vesseld", "vessel-launcher"] {
+        for name in PROGRAMS {
             copy(
                 &workspace.target().join("release").join(name),
                 &payload.join(name),

@@ -134,7 +134,13 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     build
         .current_dir(workspace.root())
         .args(["build", "--release", "--locked"]);
-    for package in ["vessel", "vesseld", "vessel-launcher", "criu-plugin"] {
+    for package in [
+        "vessel",
+        "vesseld",
+        "vessel-launcher",
+        "vessel-procview",
+        "criu-plugin",
+    ] {
         build.args(["-p", package]);
     }
     process::run(&mut build)

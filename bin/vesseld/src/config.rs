@@ -1,6 +1,7 @@
-//! `node.toml`: what was decided when the node was prepared. Written once by `init`, whole or not
-//! at all, and read at every start.
+//! `node.toml`: what was decided when the node was prepared, and by `node set` since. Written whole or
+//! not at all, and read at every start.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use ve::VeId;
+use ve::{NodeKey, NodeResources, NodeSetting, VeId};
 
 /// VE numbers of one node, and so the most VEs that it can have.
 const IDS_PER_NODE: u32 = 4_000;
@@ -39,6 +40,9 @@ pub(crate) struct Config {
     pub(crate) metrics_listen: Option<String>,
     /// Where the pool is.
     pub(crate) pool: PoolConfig,
+    /// Settings of `node set`, in its words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    resources: BTreeMap<String, String>,
 }
 
 /// Where the pool is.
@@ -134,6 +138,7 @@ impl Config {
             nat: true,
             metrics_listen: None,
             pool: PoolConfig::choose(choices)?,
+            resources: BTreeMap::new(),
         })
     }
 
@@ -157,6 +162,27 @@ impl Config {
             return Ok(Some(format!("its pool is {}", self.pool)));
         }
         Ok(None)
+    }
+
+    /// What the node keeps for itself, and how much it sells.
+    pub(crate) fn resources(&self) -> Result<NodeResources> {
+        let written = self
+            .resources
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"));
+        let settings = NodeSetting::parse_all(&written.collect::<Vec<_>>())
+            .context("`resources` of node.toml cannot be used")?;
+        let mut resources = NodeResources::default();
+        settings.iter().for_each(|setting| resources.apply(setting));
+        Ok(resources)
+    }
+
+    /// Replaces that.
+    pub(crate) fn set_resources(&mut self, resources: &NodeResources) {
+        let set = NodeKey::ALL
+            .into_iter()
+            .filter_map(|key| Some((key, key.value_in(resources)?)));
+        self.resources = set.map(|(key, value)| (key.to_string(), value)).collect();
     }
 
     /// First number of this node's VEs.
@@ -319,6 +345,32 @@ mod tests {
         assert_eq!(choose(&[50_000], &all).1, "10.99.0.0/16");
         let nodes: Vec<VeId> = (0..17).map(|n| id(100 + n * 4_000)).collect();
         assert!(Config::choose(&Choices::default(), &nodes, &[]).is_err());
+    }
+
+    #[test]
+    fn resources_are_kept_in_words() {
+        let root = tempfile::tempdir().unwrap();
+        let mut config = Config::choose(&Choices::default(), &[], &[]).unwrap();
+        let settings = NodeSetting::parse_all(&["cpu.reserve=0.5", "network.capacity=1Gbit"]);
+        let mut resources = NodeResources::default();
+        settings
+            .unwrap()
+            .iter()
+            .for_each(|setting| resources.apply(setting));
+        config.set_resources(&resources);
+        config.save(root.path()).unwrap();
+        let text = std::fs::read_to_string(path(root.path())).unwrap();
+        assert!(text.contains("\"network.capacity\" = \"1Gbit\""), "{text}");
+        let loaded = Config::load(root.path()).unwrap().unwrap();
+        assert_eq!(loaded.resources().unwrap(), resources);
+        std::fs::write(
+            path(root.path()),
+            text.replace("cpu.reserve", "cpu.reserves"),
+        )
+        .unwrap();
+        let loaded = Config::load(root.path()).unwrap().unwrap();
+        let error = format!("{:#}", loaded.resources().unwrap_err());
+        assert!(error.contains("did you mean `cpu.reserve`?"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use api::latest::{
 use api::time::Timestamp;
 use engine::{Failure, FailureKind, Fault, Ticket};
 use registry::VeRecord;
-use ve::{Autostart, Bytes, State, VeId};
+use ve::{Autostart, Bits, Bytes, Cores, State, VeId};
 
 pub(crate) fn api_error(failure: Failure) -> ApiError {
     let code = match failure.kind {
@@ -46,17 +46,32 @@ pub(crate) fn state(state: State) -> VeState {
 
 pub(crate) fn limits(limits: &ve::Limits) -> Limits {
     Limits {
-        cpu_limit: limits
-            .cpu
-            .map(|cores| f64::from(cores.thousandths()) / 1_000.0),
+        cpu_guarantee: limits.cpu_guarantee.map(cores),
+        cpu_limit: limits.cpu.map(cores),
+        cpu_burst: limits.cpu_burst.map(cores),
         cpu_share: limits.cpu_share,
         cpu_set: limits.cpu_set.as_ref().map(ToString::to_string),
+        memory_guarantee: limits.memory_guarantee.map(Bytes::get),
         memory_limit: limits.memory.map(Bytes::get),
+        memory_burst: limits.memory_burst.map(Bytes::get),
         memory_swap: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes.map(u64::from),
+        files_limit: limits.files.map(u64::from),
         disk_limit: limits.disk.map(Bytes::get),
-        ..Limits::default()
+        io_share: limits.io_share,
+        io_read_limit: limits.io_read.map(Bytes::get),
+        io_write_limit: limits.io_write.map(Bytes::get),
+        io_read_ops: limits.io_read_operations.map(|rate| u64::from(rate.get())),
+        io_write_ops: limits.io_write_operations.map(|rate| u64::from(rate.get())),
+        network_guarantee: limits.network_guarantee.map(Bits::get),
+        network_limit: limits.network.map(Bits::get),
+        network_burst: limits.network_burst.map(Bits::get),
     }
+}
+
+/// Processors, as the wire counts them.
+pub(crate) fn cores(cores: Cores) -> f64 {
+    f64::from(cores.thousandths()) / 1_000.0
 }
 
 pub(crate) fn ve(record: &VeRecord) -> Ve {

@@ -213,14 +213,17 @@ impl Daemon {
             ranges: config.networks.clone(),
             processors: u32::try_from(kernel::proc::processors()?.get())?,
         };
+        let resources = config.resources()?;
         let registry = open_registry(&self.root.join("registry.db"))?;
         let (host, events) = Host::up(&self.root, config)?;
         let host = Arc::new(host);
+        let capacity = capacity(&host, facts.processors, resources)?;
         let notices = self.notices.clone();
         let engine = Engine::new(EngineParts {
             registry,
             mechanisms: Box::new(NodeMechanisms(Arc::clone(&host))),
             facts,
+            capacity,
             clock: Box::new(seconds_now),
             run_lane: Box::new(run_lane),
             // Without a listener nobody has to hear.
@@ -304,12 +307,13 @@ impl Daemon {
         let records = up.engine.registry().ves()?;
         let known = records
             .iter()
-            .filter_map(|r| Some((r.spec.id, r.run.clone()?)))
+            .filter(|record| record.run.is_some())
+            .map(|record| (record.spec.id, record.run.clone()))
             .collect();
         let mechanisms = NodeMechanisms(Arc::clone(&up.host));
         let running = engine::Mechanisms::running(&mechanisms, &known)
             .map_err(|fault: Fault| anyhow::anyhow!(fault.message))?;
-        for (id, run) in known {
+        for (id, run) in known.into_iter().filter_map(|(id, run)| Some((id, run?))) {
             if running.get(&id).is_none_or(|running| running.run != run) {
                 up.host.launcher.note_exit(id, run.pid, ve::Exit::Unknown);
                 up.engine.exited(id, run.pid, ve::Exit::Unknown);
@@ -317,6 +321,20 @@ impl Daemon {
         }
         Ok(events)
     }
+}
+
+/// What this machine has for VEs.
+fn capacity(
+    host: &Host,
+    processors: u32,
+    resources: ve::NodeResources,
+) -> Result<policy::NodeCapacity> {
+    let has = policy::Capacity {
+        cpu: ve::Cores::from_thousandths(processors.saturating_mul(1_000)),
+        memory: ve::Bytes::new(kernel::proc::memory_info()?.total_bytes),
+        disk: ve::Bytes::new(host.pool.usage()?.size_bytes),
+    };
+    Ok(policy::NodeCapacity { has, resources })
 }
 
 /// Opens the registry so that root alone can read it: it holds hashes of passwords. SQLite gives its

@@ -12,6 +12,8 @@ mod doctor;
 mod guest;
 mod host;
 mod launcher;
+mod leftovers;
+mod limits;
 mod mechanisms;
 mod metering;
 mod node;

@@ -5,14 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, TemplateRequest};
+use engine::{
+    Division, FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, Support,
+    TemplateRequest,
+};
 use policy::InUse;
 use registry::{Run, VeRecord};
 use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState, VeStatus};
-use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
-use crate::{guest, sleep, templates};
+use crate::{guest, leftovers, sleep, templates};
 
 /// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
 /// hold it.
@@ -50,6 +53,14 @@ impl Mechanisms for NodeMechanisms {
         network::address::check(address).map_err(|error| fault(&error).of_kind(FailureKind::Usage))
     }
 
+    fn support(&self, key: Key) -> Support {
+        self.0.support(key)
+    }
+
+    fn divide(&self, division: &Division) -> Result<(), Fault> {
+        self.0.divide(division)
+    }
+
     fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault> {
         self.0
             .pool
@@ -72,7 +83,7 @@ impl Mechanisms for NodeMechanisms {
             .groups
             .create(spec.id)
             .map_err(|error| fault(&error))?;
-        apply(&group, &spec.limits)
+        crate::limits::apply(&group, &spec.limits)
     }
 
     fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
@@ -164,36 +175,11 @@ impl Mechanisms for NodeMechanisms {
         Ok(())
     }
 
-    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault> {
-        let client = self.0.launcher.client();
-        let listed = client.list().map_err(|error| fault(&error))?;
-        let held: Vec<_> = listed.iter().map(|status| status.id).collect();
-        for (id, run) in known.iter().filter(|(id, _)| !held.contains(id)) {
-            if run.boot_id == self.0.boot_id {
-                let init = runtime::protocol::Launched {
-                    pid: run.pid,
-                    start_time: run.start_time_ticks,
-                };
-                // Refused when it ended meanwhile: then it is not among those that run.
-                let _ = client.adopt(*id, init);
-            }
-        }
-        let listed = client.list().map_err(|error| fault(&error))?;
-        let living = listed
-            .into_iter()
-            .filter(|s| !matches!(s.state, VeState::Exited(_)));
-        Ok(living
-            .map(|status| {
-                let ready = status.state == VeState::Ready;
-                (
-                    status.id,
-                    Running {
-                        run: self.run(status.init),
-                        ready,
-                    },
-                )
-            })
-            .collect())
+    fn running(
+        &self,
+        known: &BTreeMap<VeId, Option<Run>>,
+    ) -> Result<BTreeMap<VeId, Running>, Fault> {
+        leftovers::running(self, known)
     }
 
     fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault> {
@@ -238,16 +224,16 @@ impl Mechanisms for NodeMechanisms {
             .map_err(|error| fault(&error))
     }
 
-    fn suspend(&self, record: &VeRecord) -> Result<(), Fault> {
-        sleep::suspend(self, record)
+    fn suspend(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault> {
+        sleep::suspend(self, record, sink)
     }
 
     fn asleep(&self, record: &VeRecord) -> Result<bool, Fault> {
         sleep::asleep(&self.0, record)
     }
 
-    fn wake(&self, record: &VeRecord) -> Result<Running, Fault> {
-        sleep::wake(self, record)
+    fn wake(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<Running, Fault> {
+        sleep::wake(self, record, sink)
     }
 
     fn discard(&self, id: VeId) -> Result<(), Fault> {
@@ -255,39 +241,11 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {
-        let disk = self
-            .0
-            .pool
-            .private_usage(id)
-            .map_err(|error| pool_fault(&error))?;
-        let mut in_use = InUse {
-            disk_bytes: Some(disk),
-            ..InUse::default()
-        };
-        if running {
-            let usage = self
-                .0
-                .groups
-                .ve(id)
-                .usage()
-                .map_err(|error| fault(&error))?;
-            in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
-            in_use.processes = Some(usage.processes);
-        }
-        Ok(in_use)
+        self.0.in_use(id, running)
     }
 
     fn limits_apply(&self, id: VeId, limits: &Limits, running: bool) -> Result<(), Fault> {
-        let disk = limits.disk.map(Bytes::get);
-        self.0
-            .pool
-            .private_limit_set(id, disk)
-            .map_err(|error| pool_fault(&error))?;
-        if running {
-            apply(&self.0.groups.ve(id), limits)
-        } else {
-            Ok(())
-        }
+        self.0.limits_apply(id, limits, running)
     }
 
     fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault> {
@@ -302,41 +260,7 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
-        let mut findings = Vec::new();
-        let swept = self
-            .0
-            .pool
-            .private_sweep(keep)
-            .map_err(|error| fault(&error))?;
-        findings.extend(
-            swept
-                .removed
-                .iter()
-                .map(|found| format!("removed from the pool: {found:?}")),
-        );
-        let failed = swept.failed.iter();
-        findings.extend(failed.map(|(id, error)| format!("the area of {id} stays: {error}")));
-        let groups = self.0.groups.list().map_err(|error| fault(&error))?;
-        for id in groups.into_iter().filter(|id| !keep.contains(id)) {
-            self.kill_stray(id)?;
-            self.0.groups.remove(id).map_err(|error| fault(&error))?;
-            findings.push(format!(
-                "removed the control groups of {id}, which is no VE"
-            ));
-        }
-        let mut netlink = self.0.netlink();
-        let ids = crate::host::node_network(&self.0.config)
-            .map_err(|e| Fault::new(e.to_string()))?
-            .ids;
-        let links = network::link::list(&mut netlink, ids).map_err(|error| fault(&error))?;
-        let stray: Vec<_> = links.into_iter().filter(|id| !keep.contains(id)).collect();
-        network::link::remove_if_present(&mut netlink, &stray).map_err(|error| fault(&error))?;
-        findings.extend(
-            stray
-                .iter()
-                .map(|id| format!("removed the link of {id}, which is no VE")),
-        );
-        Ok(findings)
+        leftovers::sweep(self, keep)
     }
 }
 
@@ -391,7 +315,7 @@ impl NodeMechanisms {
     }
 
     /// Kills what is left in a VE's groups: processes that were entered from outside.
-    fn kill_stray(&self, id: VeId) -> Result<(), Fault> {
+    pub(crate) fn kill_stray(&self, id: VeId) -> Result<(), Fault> {
         self.0
             .groups
             .ve(id)
@@ -441,32 +365,6 @@ fn set_addresses_inside(pid: u32, old: &[IpAddr], new: &[IpAddr]) -> Result<(), 
     };
     std::thread::scope(|scope| scope.spawn(inside).join())
         .unwrap_or_else(|_| Err(Fault::new("changing addresses within the VE failed")))
-}
-
-fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
-    let applied = group.apply(&cgroup::Limits {
-        cpu_limit_millicores: limits.cpu.map(ve::Cores::thousandths),
-        cpu_share: limits.cpu_share,
-        cpu_set: limits
-            .cpu_set
-            .as_ref()
-            .map(|set| set.processors().to_vec())
-            .unwrap_or_default(),
-        memory_limit_bytes: limits.memory.map(Bytes::get),
-        swap_limit_bytes: limits.memory_swap.map(Bytes::get),
-        processes_limit: limits.processes,
-    });
-    match applied.refused.into_iter().next() {
-        None => Ok(()),
-        Some((key, refusal)) => {
-            let kind = match refusal {
-                cgroup::Refusal::Invalid { .. } => FailureKind::Usage,
-                _ => FailureKind::Resources,
-            };
-            let detail = Fault::from_error(&refusal).message;
-            Err(Fault::new(format!("{key}: {detail}")).of_kind(kind))
-        }
-    }
 }
 
 pub(crate) fn cgroup_entry(entry: &cgroup::Entry) -> CgroupEntry<'_> {

@@ -7,6 +7,7 @@ mod files;
 mod isolation;
 mod logs;
 mod meters;
+mod resources;
 mod sessions;
 mod statistics;
 mod status;
@@ -22,8 +23,8 @@ use std::time::Duration;
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
     DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats,
-    StopRequest, Template, TemplateDetails, Ve, VeDetails, VeState,
+    NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest,
+    StartRequest, Stats, StopRequest, Template, TemplateDetails, Ve, VeDetails, VeState,
 };
 use engine::{StopManner, VeRequest};
 use server::node::{
@@ -217,6 +218,14 @@ impl Node for NodeDoor {
     fn node(&self) -> Reply<'_, NodeStatus> {
         let door = self.clone();
         Box::pin(blocking(move || status::node(&door.0)))
+    }
+
+    fn set_node(&self, request: NodeSetRequest) -> Reply<'_, NodeStatus> {
+        let door = self.clone();
+        Box::pin(self.with_up(move |up| {
+            resources::set(up, &request)?;
+            status::node(&door.0)
+        }))
     }
 
     fn init(&self, request: InitRequest) -> Reply<'_, InitReply> {

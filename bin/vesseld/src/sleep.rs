@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use checkpoint::Criu;
 use checkpoint::resume::{self, ResumeRequest};
-use checkpoint::suspend::{self, Settled, SuspendRequest};
-use engine::{FailureKind, Fault, Running};
+use checkpoint::settle::settle;
+use checkpoint::suspend::{self, SuspendRequest};
+use checkpoint::{Follower, ResumeError, Settled, SuspendError};
+use engine::{FailureKind, Fault, Progress, ProgressSink, Running};
 use registry::VeRecord;
 use runtime::protocol::Launched;
 use ve::VeId;
@@ -18,11 +20,46 @@ fn fault(error: &(dyn std::error::Error + 'static)) -> Fault {
     Fault::from_error(error)
 }
 
-/// Where a VE sleeps: on the pool, where there is room for its memory.
+/// Where VEs sleep: on the pool, where there is room for their memory.
+fn folders(host: &Host) -> PathBuf {
+    pool_mount(&host.root).join("checkpoints")
+}
+
 fn folder(host: &Host, id: VeId) -> PathBuf {
-    pool_mount(&host.root)
-        .join("checkpoints")
-        .join(id.to_string())
+    folders(host).join(id.to_string())
+}
+
+/// Where CRIU asks before it completes its work.
+fn gate(host: &Host, id: VeId) -> PathBuf {
+    host.root.join("run").join(format!("gate-{id}.sock"))
+}
+
+/// The engine's sink for one who follows CRIU.
+struct Watch<'a> {
+    sink: &'a dyn ProgressSink,
+    /// Bytes that are to be written, as far as one can tell.
+    expected: u64,
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+impl Follower for Watch<'_> {
+    #[expect(clippy::cast_precision_loss, reason = "a fraction for people")]
+    fn wrote(&self, bytes: u64) {
+        let fraction = (self.expected > 0).then(|| bytes as f32 / self.expected as f32);
+        self.sink.report(Progress {
+            fraction: fraction.map(|fraction| fraction.min(1.0)),
+            message: format!("{} MB are on disk", bytes >> 20),
+        });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.sink.cancelled()
+    }
 }
 
 fn criu(host: &Host) -> Result<Criu, Fault> {
@@ -44,7 +81,11 @@ fn init(host: &Host, record: &VeRecord) -> Option<Launched> {
     })
 }
 
-pub(crate) fn suspend(mechanisms: &NodeMechanisms, record: &VeRecord) -> Result<(), Fault> {
+pub(crate) fn suspend(
+    mechanisms: &NodeMechanisms,
+    record: &VeRecord,
+    sink: &dyn ProgressSink,
+) -> Result<(), Fault> {
     let host = &mechanisms.0;
     let id = record.spec.id;
     if record.spec.nesting {
@@ -59,20 +100,27 @@ pub(crate) fn suspend(mechanisms: &NodeMechanisms, record: &VeRecord) -> Result<
     let criu = criu(host)?;
     let link =
         network::counters::counters(&mut host.netlink(), id).map_err(|error| fault(&error))?;
+    let group = host.groups.ve(id);
+    let usage = group.usage().map_err(|error| fault(&error))?;
     suspend::suspend(&SuspendRequest {
         id,
         init,
-        group: &host.groups.ve(id),
+        group: &group,
         linked: link.is_some(),
         addresses: &record.spec.addresses,
         folder: &folder(host, id),
+        gate: &gate(host, id),
         criu: &criu,
+        follower: &Watch {
+            sink,
+            expected: usage.memory_bytes,
+        },
     })
     .map(|done| {
         let (bytes, took, frozen) = (done.bytes, done.took, done.frozen);
         tracing::info!("VE {id} is on disk: {bytes} bytes, {took:?}, of which still {frozen:?}");
     })
-    .map_err(|error| fault(&error))?;
+    .map_err(|error| suspend_fault(&error))?;
     // Its root must be free when it wakes.
     host.launcher
         .wait_exit(id, init.pid, KILL_TIMEOUT, &|| false);
@@ -81,7 +129,7 @@ pub(crate) fn suspend(mechanisms: &NodeMechanisms, record: &VeRecord) -> Result<
 
 pub(crate) fn asleep(host: &Host, record: &VeRecord) -> Result<bool, Fault> {
     let id = record.spec.id;
-    let settled = suspend::settle(
+    let settled = settle(
         id,
         init(host, record),
         &host.groups.ve(id),
@@ -92,25 +140,34 @@ pub(crate) fn asleep(host: &Host, record: &VeRecord) -> Result<bool, Fault> {
         .map_err(|error| fault(&error))
 }
 
-pub(crate) fn wake(mechanisms: &NodeMechanisms, record: &VeRecord) -> Result<Running, Fault> {
+pub(crate) fn wake(
+    mechanisms: &NodeMechanisms,
+    record: &VeRecord,
+    sink: &dyn ProgressSink,
+) -> Result<Running, Fault> {
     let host = &mechanisms.0;
     let id = record.spec.id;
-    let launch = mechanisms.launch_spec(record)?;
+    let mut launch = mechanisms.launch_spec(record)?;
+    // Whoever may nest cannot be put on disk; what was set meanwhile waits for the next start.
+    launch.nesting = false;
     let criu = criu(host)?;
+    // Before, so that nothing can fail once its processes run. Announced once more is well.
+    mechanisms.announce(&record.spec.addresses)?;
     host.launcher.acknowledge(id);
     let woken = resume::resume(&ResumeRequest {
         launch,
         group: &host.groups.ve(id),
         folder: &folder(host, id),
+        gate: &gate(host, id),
         criu: &criu,
         launcher: &host.launcher.client(),
+        follower: &Watch { sink, expected: 0 },
     });
-    let woken = woken.map_err(|error| fault(&error))?;
-    // Of no use from here on, as the VE writes to its files. One that stays is replaced by the next.
+    let woken = woken.map_err(|error| resume_fault(&error))?;
+    // Of no use any more. One that stays is swept some day.
     if let Err(error) = resume::discard(&folder(host, id)) {
         tracing::warn!("{error}");
     }
-    mechanisms.announce(&record.spec.addresses)?;
     Ok(Running {
         run: mechanisms.run(woken),
         ready: true,
@@ -119,4 +176,52 @@ pub(crate) fn wake(mechanisms: &NodeMechanisms, record: &VeRecord) -> Result<Run
 
 pub(crate) fn discard(host: &Host, id: VeId) -> Result<(), Fault> {
     resume::discard(&folder(host, id)).map_err(|error| fault(&error))
+}
+
+/// Removes what is on disk of VEs other than these, and whatever cannot be woken. Says whose it was.
+pub(crate) fn sweep(host: &Host, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+    resume::sweep(&folders(host), keep).map_err(|error| fault(&error))
+}
+
+/// What a sleeper needs again when it wakes: bytes of memory, and processes.
+pub(crate) fn needs(host: &Host, id: VeId) -> Option<(u64, u64)> {
+    let folder = folder(host, id);
+    if !resume::exists(&folder) {
+        return None;
+    }
+    // A checkpoint that cannot be read is told when it is woken.
+    resume::needs(&folder, id).ok()
+}
+
+fn suspend_fault(error: &SuspendError) -> Fault {
+    match error {
+        SuspendError::Cancelled { .. } => fault(error).of_kind(FailureKind::Cancelled),
+        SuspendError::Stray { .. } => fault(error)
+            .of_kind(FailureKind::Conflict)
+            .with_hint("end it (`exec`, `enter`, a file transfer) and try again"),
+        SuspendError::Write { source, .. } if is_full(source) => full(fault(error)),
+        SuspendError::Criu { words, .. } if words.contains("No space left") => full(fault(error)),
+        _ => fault(error),
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    let kinds = [
+        std::io::ErrorKind::StorageFull,
+        std::io::ErrorKind::QuotaExceeded,
+    ];
+    kinds.contains(&error.kind())
+}
+
+fn full(fault: Fault) -> Fault {
+    fault.of_kind(FailureKind::Resources).with_hint(
+        "its memory needs room in the pool: delete what is not needed, or make the pool larger",
+    )
+}
+
+fn resume_fault(error: &ResumeError) -> Fault {
+    match error {
+        ResumeError::Cancelled => fault(error).of_kind(FailureKind::Cancelled),
+        _ => fault(error),
+    }
 }

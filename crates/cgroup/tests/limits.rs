@@ -18,7 +18,7 @@ mod tests {
         let group = node.group.create(id(60_301)).unwrap();
         let limits = Limits {
             cpu_limit_millicores: Some(500),
-            cpu_share: Some(200),
+            cpu_weight: Some(200),
             memory_limit_bytes: Some(64 << 20),
             swap_limit_bytes: Some(32 << 20),
             processes_limit: Some(50),

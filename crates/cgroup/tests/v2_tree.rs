@@ -137,6 +137,7 @@ mod tests {
         let tree = Tree::new(".");
         let put = |name: &str, text: &str| tree.put(&format!("vessel-100/101/{name}"), text);
         put("cpu.max", "max 100000");
+        put("cpu.max.burst", "0");
         put("cpu.weight", "100");
         put("pids.max", "max");
         put("memory.max", "max");
@@ -148,7 +149,8 @@ mod tests {
         let group = node.ve(id(101));
         let limits = Limits {
             cpu_limit_millicores: Some(1_500),
-            cpu_share: Some(300),
+            cpu_burst_millicores: Some(250),
+            cpu_weight: Some(300),
             cpu_set: vec![0, 1, 5],
             memory_limit_bytes: Some(10_000_000),
             swap_limit_bytes: Some(7),
@@ -157,6 +159,7 @@ mod tests {
         assert!(group.apply(&limits).is_complete());
         let get = |name: &str| tree.get(&format!("vessel-100/101/{name}"));
         assert_eq!(get("cpu.max"), "150000 100000");
+        assert_eq!(get("cpu.max.burst"), "25000");
         assert_eq!(get("cpu.weight"), "300");
         assert_eq!(get("cpuset.cpus"), "0,1,5");
         assert_eq!(get("memory.max"), "10000000");

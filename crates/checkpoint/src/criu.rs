@@ -1,7 +1,8 @@
 //! Finding a CRIU that works with this kernel.
 //!
 //! The host's own is taken where it is new enough. Where it is not, the project's set-up puts a
-//! newer one with its own libraries under [`OWN`], which is run through its own loader.
+//! newer one with its own libraries under [`OWN`], which is run through its own loader. Whoever wants
+//! another one names it by [`CHOSEN`].
 
 use std::fs;
 use std::io;
@@ -14,6 +15,9 @@ use runtime::restore::PLUGIN_VARIABLE;
 /// Folder with a CRIU of ours: a tree of Debian packages, extracted.
 pub const OWN: &str = "/usr/lib/vessel/criu";
 
+/// Variable of the daemon with a program to take instead of either.
+pub const CHOSEN: &str = "VESSEL_CRIU";
+
 /// Oldest version that is used: Debian 12's 3.17 does not understand the vDSO of today's kernels.
 const OLDEST: (u32, u32) = (4, 1);
 /// From this kernel on, versions before [`OLDEST_ON_NEW`] fail on every inet socket (`Can't get
@@ -23,6 +27,8 @@ const OLDEST_ON_NEW: (u32, u32) = (4, 2);
 
 /// The plugin's file, beside the daemon.
 const PLUGIN: &str = "libcriu_plugin.so";
+/// What CRIU runs as its script, beside the daemon.
+const SCRIPT: &str = "vessel-launcher";
 
 /// A CRIU that may be used.
 #[derive(Clone, Debug)]
@@ -88,7 +94,9 @@ impl Criu {
     /// # Errors
     /// Says what is missing and what to do.
     pub fn find(programs: &Path, run: &Path) -> Result<Self, CriuError> {
-        let command = own().or_else(of_host).ok_or(CriuError::Missing)?;
+        let chosen = std::env::var_os(CHOSEN).map(|path| vec![path.to_string_lossy().into_owned()]);
+        let command = chosen.or_else(own).or_else(of_host);
+        let command = command.ok_or(CriuError::Missing)?;
         let program = command.last().cloned().unwrap_or_default();
         let version = version(&command, &program)?;
         let numbers = numbers(&version);
@@ -107,7 +115,11 @@ impl Criu {
         }
         let plugins = plugins(programs, run)?;
         Ok(Self {
-            program: CriuProgram { command, plugins },
+            program: CriuProgram {
+                command,
+                script: programs.join(SCRIPT),
+                plugins,
+            },
             version,
         })
     }

@@ -2,6 +2,7 @@
 //! are opened without following links or leaving the file system that is looked at.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use runtime::{DevEntry, DevKind};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
-    statat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 use ve::UidBase;
@@ -181,11 +182,20 @@ pub(crate) enum Walk {
 /// Brings the VE's directories into the kernel's cache of names: CRIU opens what is watched by
 /// inotify through file handles, and overlayfs decodes those of a directory only while it is cached.
 pub(crate) fn walk(init: u32, how: Walk) {
+    through(init, |folder, name, _| {
+        if how == Walk::Files {
+            let _ = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        }
+    });
+}
+
+/// Goes through the directories of the VE's root file system, for as long as [`WALK_TIME`], and shows
+/// what else is in them.
+fn through(init: u32, look: impl Fn(&OwnedFd, &CStr, FileType)) {
     let until = Instant::now() + WALK_TIME;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME | OFlags::CLOEXEC;
-    let open = |folder: &OwnedFd, name: &std::ffi::CStr| {
-        openat2(folder, name, flags, Mode::empty(), within())
-    };
+    let open =
+        |folder: &OwnedFd, name: &CStr| openat2(folder, name, flags, Mode::empty(), within());
     let Ok(root) = root_of(init) else { return };
     let mut folders: Vec<OwnedFd> = open(&root, c".").into_iter().collect();
     while let Some(folder) = folders.pop() {
@@ -200,18 +210,45 @@ pub(crate) fn walk(init: u32, how: Walk) {
             let dots = name == c"." || name == c"..";
             match entry.file_type() {
                 FileType::Directory if !dots => folders.extend(open(&folder, name)),
-                _ if how == Walk::Files && !dots => {
-                    let _ = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
-                }
+                kind if !dots => look(&folder, name, kind),
                 _ => {}
             }
         }
     }
 }
 
+/// Removes the names that CRIU gives to files that have lost theirs, and takes away itself unless it
+/// is killed: they are in the way of the next dump.
+pub(crate) fn remove_links(init: u32) {
+    through(init, |folder, name, kind| {
+        if kind == FileType::RegularFile && is_link(name.to_bytes()) {
+            let _ = unlinkat(folder, name, AtFlags::empty());
+        }
+    });
+}
+
+/// `link_remap.NUMBER` (CRIU's `files-reg.c`).
+fn is_link(name: &[u8]) -> bool {
+    let number = name.strip_prefix(b"link_remap.").unwrap_or_default();
+    !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_the_names_of_criu() {
+        assert!(is_link(b"link_remap.12"));
+        for other in [
+            &b"link_remap."[..],
+            b"link_remap.1a",
+            b"my_link_remap.1",
+            b"",
+        ] {
+            assert!(!is_link(other));
+        }
+    }
 
     #[test]
     fn finds_who_does_not_descend_from_the_init() {

@@ -26,6 +26,10 @@ pub struct Manifest {
     pub console: String,
     /// Addresses that it has inside; the woken one gets those that the node then has for it.
     pub addresses: Vec<IpAddr>,
+    /// Bytes of memory that its processes held and need again.
+    pub memory_bytes: u64,
+    /// How many processes and threads it had.
+    pub processes: u64,
     /// What the VE had put into its own `/dev`.
     pub dev: Vec<DevEntry>,
     /// The VE's control groups, parents first; the first is the VE's own. CRIU knows only those
@@ -113,6 +117,8 @@ mod tests {
             criu: "4.2.1".to_owned(),
             console: "tty[8801:1a]".to_owned(),
             addresses: Vec::new(),
+            memory_bytes: 1 << 20,
+            processes: 3,
             dev: Vec::new(),
             groups: Vec::new(),
         };

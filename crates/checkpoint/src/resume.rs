@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cgroup::VeGroup;
@@ -10,7 +11,9 @@ use runtime::restore::RESTORE_LOG;
 use runtime::{CallError, Client, LaunchSpec, RestoreSpec};
 
 use crate::criu::Criu;
+use crate::gate::{self, Gate, Waiting};
 use crate::manifest::{Manifest, ManifestError};
+use crate::suspend::Follower;
 use crate::{folder, groups, words};
 
 /// How long processes may take to be gone that a failed CRIU left.
@@ -25,13 +28,17 @@ pub struct ResumeRequest<'a> {
     pub group: &'a VeGroup,
     /// The checkpoint.
     pub folder: &'a Path,
+    /// Where a socket can be made, for this VE alone.
+    pub gate: &'a Path,
     /// The CRIU to use.
     pub criu: &'a Criu,
     /// The launcher, which becomes the init's parent.
     pub launcher: &'a Client,
+    /// Who looks on.
+    pub follower: &'a dyn Follower,
 }
 
-/// Why a VE was not woken. Its checkpoint is as before.
+/// Why a VE was not woken. Its checkpoint is as before but after [`ResumeError::Late`].
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     /// What is on disk is no checkpoint of this VE.
@@ -43,12 +50,30 @@ pub enum ResumeError {
         #[source]
         source: ManifestError,
     },
+    /// The place where CRIU asks cannot be made.
+    #[error("cannot make {path}")]
+    Gate {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Its control groups cannot be made.
     #[error("cannot make the control groups of the VE again")]
     Groups(#[source] io::Error),
-    /// The launcher or CRIU failed.
+    /// CRIU failed.
     #[error("CRIU cannot wake the VE, which stays on disk: {words}")]
     Criu {
+        /// What CRIU said.
+        words: String,
+        /// What the launcher said.
+        #[source]
+        source: CallError,
+    },
+    /// CRIU failed when the VE's processes had begun to go on.
+    #[error("CRIU failed when the VE's processes began to go on: {words}")]
+    Late {
         /// What CRIU said.
         words: String,
         /// What the launcher said.
@@ -58,6 +83,12 @@ pub enum ResumeError {
     /// The launcher refused before CRIU ran.
     #[error("the VE was not woken and stays on disk")]
     Launcher(#[source] CallError),
+    /// The VE cannot be connected to the network.
+    #[error("the VE cannot be connected and stays on disk")]
+    Connect(#[source] CallError),
+    /// Somebody changed his mind.
+    #[error("it was cancelled; the VE stays on disk")]
+    Cancelled,
     /// Files cannot be removed.
     #[error("cannot remove the checkpoint at {folder}")]
     Discard {
@@ -69,8 +100,8 @@ pub enum ResumeError {
     },
 }
 
-/// Wakes a VE; returns when all its processes run and its link carries traffic. The checkpoint
-/// stays until [`discard`]: by then the caller has written down that the VE runs.
+/// Wakes a VE; returns when all its processes run and its link carries traffic. The checkpoint is
+/// spent then, and the caller's to [`discard`].
 ///
 /// # Errors
 /// Says what failed; no process of the VE is left then.
@@ -87,6 +118,10 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
     let log = request.folder.join(RESTORE_LOG);
     // What an earlier try said would be told for this one's.
     let _ = std::fs::remove_file(&log);
+    let gate = Gate::open(request.gate).map_err(|source| ResumeError::Gate {
+        path: request.gate.to_owned(),
+        source,
+    })?;
     let spec = RestoreSpec {
         launch: request.launch.clone(),
         criu: request.criu.program.clone(),
@@ -94,37 +129,98 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
         console: manifest.console,
         addresses_before: manifest.addresses,
         dev: manifest.dev,
+        gate: gate.path().to_owned(),
     };
-    request.launcher.restore(&spec).map_err(|source| {
+    let over = AtomicBool::new(false);
+    let (woken, veto) = std::thread::scope(|scope| {
+        let keeper = scope.spawn(|| keep(request, &gate, &over));
+        let woken = request.launcher.restore(&spec);
+        over.store(true, Ordering::Relaxed);
+        (woken, keeper.join().unwrap_or(None))
+    });
+    woken.map_err(|source| {
         // A CRIU that was killed may leave processes; without any this does nothing.
         let _ = request.group.kill_all(KILL_TIMEOUT);
-        if log.exists() {
-            ResumeError::Criu {
-                words: words::of(&log),
-                source,
-            }
-        } else {
-            ResumeError::Launcher(source)
-        }
+        veto.unwrap_or_else(|| failure(request, &log, source))
     })
 }
 
-/// Whether a complete checkpoint lies at `folder`.
-#[must_use]
-pub fn exists(folder: &Path) -> bool {
-    folder.is_dir()
+/// Keeps the gate until CRIU has come through it, and the restore is over; why it was not let on.
+fn keep(request: &ResumeRequest<'_>, gate: &Gate, over: &AtomicBool) -> Option<ResumeError> {
+    let mut veto = None;
+    while !over.load(Ordering::Relaxed) {
+        match gate.look() {
+            Ok(Some(waiting)) => veto = pass(request, waiting).err(),
+            // Who cannot be asked for whom he comes has been turned back by that.
+            Ok(None) | Err(_) => std::thread::sleep(gate::POLL),
+        }
+    }
+    veto
 }
 
-/// Removes a checkpoint and what an unfinished one left; none is well.
+/// All processes are made, and none has run: connects the VE, and lets them go on.
+fn pass(request: &ResumeRequest<'_>, waiting: Waiting) -> Result<(), ResumeError> {
+    if request.follower.cancelled() {
+        return Err(ResumeError::Cancelled);
+    }
+    let connected = request
+        .launcher
+        .connect_woken(request.launch.id, waiting.init);
+    connected.map_err(ResumeError::Connect)?;
+    // A script that is gone has not marked the checkpoint, and lets nobody on.
+    let _ = waiting.let_on();
+    Ok(())
+}
+
+fn failure(request: &ResumeRequest<'_>, log: &Path, source: CallError) -> ResumeError {
+    let words = words::of(log).unwrap_or_else(|| format!("it gave no reason in {}", log.display()));
+    if !exists(request.folder) {
+        ResumeError::Late { words, source }
+    } else if log.exists() {
+        ResumeError::Criu { words, source }
+    } else {
+        ResumeError::Launcher(source)
+    }
+}
+
+/// What the processes on disk need again: bytes of memory, and their number.
+///
+/// # Errors
+/// Says what is wrong with the checkpoint.
+pub fn needs(folder: &Path, id: ve::VeId) -> Result<(u64, u64), ManifestError> {
+    let manifest = Manifest::read(folder, id)?;
+    Ok((manifest.memory_bytes, manifest.processes))
+}
+
+/// Whether a checkpoint lies at `folder` that can be woken.
+#[must_use]
+pub fn exists(folder: &Path) -> bool {
+    folder::is_valid(folder)
+}
+
+/// Removes a checkpoint and what an unfinished one left; none is well. An error comes before it is
+/// void, or leaves a rest that [`sweep`] removes.
 ///
 /// # Errors
 /// Names the folder that stays.
 pub fn discard(folder: &Path) -> Result<(), ResumeError> {
-    for path in [folder.to_owned(), folder::unfinished(folder)] {
-        folder::remove(&path).map_err(|source| ResumeError::Discard {
-            folder: path,
-            source,
-        })?;
-    }
-    Ok(())
+    let unfinished = folder::unfinished(folder);
+    let removed = folder::discard(folder).and_then(|()| folder::remove(&unfinished));
+    removed.map_err(|source| ResumeError::Discard {
+        folder: folder.to_owned(),
+        source,
+    })
+}
+
+/// Removes, of all checkpoints in a folder, those of VEs that `keep` does not name, and whatever
+/// cannot be woken. Returns whose were removed.
+///
+/// # Errors
+/// Names the folder.
+pub fn sweep(all: &Path, keep: &[ve::VeId]) -> Result<Vec<String>, ResumeError> {
+    let kept = |name: &str| keep.iter().any(|id| id.to_string() == name);
+    folder::sweep(all, kept).map_err(|source| ResumeError::Discard {
+        folder: all.to_owned(),
+        source,
+    })
 }

@@ -3,35 +3,50 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use cgroup::{Controller, VeGroup};
+use runtime::gate::GATE_VARIABLE;
 use runtime::protocol::Launched;
 use runtime::restore::{COMMON_OPTIONS, CONSOLE_NAME, DEV_NAME};
 use ve::VeId;
 
 use crate::criu::Criu;
+use crate::gate::{self, Gate, Waiting};
 use crate::inspect::{self, Walk};
 use crate::manifest::{Manifest, VERSION};
+use crate::settle::{lives, unfreeze};
 use crate::{folder, groups, words};
 
 /// How long the VE may take to stand still.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone, and thawed ones to run.
-const END_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long CRIU may take. It writes half a GB of memory a second to a fast disk; a VE of 64 GB on a
+/// slow one fits.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(900);
+/// How often the follower hears how much is written.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// A directory can fall out of the cache between the walk and the dump; then it is tried again
 /// after a closer walk.
 const ATTEMPTS: [Walk; 2] = [Walk::Directories, Walk::Files];
 
 const LOG: &str = "dump.log";
 const OUTPUT: &str = "dump.out";
-/// CRIU writes it last of all, when everything else went well and the processes are gone.
-const LAST_WRITTEN: &str = "stats-dump";
 /// Who writes the checkpoint, for a daemon that comes after.
-const WRITER: &str = "writer";
+pub(crate) const WRITER: &str = "writer";
+
+/// Who looks on while a VE is put on disk, or woken.
+pub trait Follower: std::fmt::Debug + Sync {
+    /// Takes note of how many bytes were written.
+    fn wrote(&self, bytes: u64);
+    /// Whether it shall be left as it was, after all. CRIU can be stopped at the end of its work
+    /// only.
+    fn cancelled(&self) -> bool;
+}
 
 /// What is to be put on disk.
 #[derive(Debug)]
@@ -49,8 +64,12 @@ pub struct SuspendRequest<'a> {
     /// The checkpoint's folder. Its parent is made if need be; it should lie on the pool, where
     /// there is room for all of the VE's memory.
     pub folder: &'a Path,
+    /// Where a socket can be made, for this VE alone.
+    pub gate: &'a Path,
     /// The CRIU to use.
     pub criu: &'a Criu,
+    /// Who looks on.
+    pub follower: &'a dyn Follower,
 }
 
 /// A VE that is on disk.
@@ -68,10 +87,7 @@ pub struct Suspended {
 #[derive(Debug, thiserror::Error)]
 pub enum SuspendError {
     /// Somebody is in it.
-    #[error(
-        "`{name}` (process {pid}) was entered into VE {id} from outside and would be lost: \
-             end it (`exec`, `enter`, a file transfer) and try again"
-    )]
+    #[error("`{name}` (process {pid}) was entered into VE {id} from outside and would be lost")]
     Stray {
         /// The VE.
         id: VeId,
@@ -109,6 +125,12 @@ pub enum SuspendError {
         #[source]
         source: io::Error,
     },
+    /// Somebody changed his mind.
+    #[error("it was cancelled; VE {id} runs on")]
+    Cancelled {
+        /// The VE.
+        id: VeId,
+    },
     /// CRIU cannot be run.
     #[error("cannot run CRIU")]
     Run(#[source] io::Error),
@@ -144,17 +166,11 @@ pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> 
     let mut failed = None;
     for how in ATTEMPTS {
         inspect::walk(request.init.pid, how);
-        let write = |source| SuspendError::Write {
-            folder: request.folder.to_owned(),
-            source,
-        };
-        let new = folder::begin(request.folder).map_err(write)?;
+        let new = folder::begin(request.folder).map_err(|source| write(request, source))?;
         match attempt(request, &new) {
             Ok(frozen) => {
-                let bytes = folder::bytes(&new);
-                finish(request.id, request.group, &new, request.folder)?;
                 return Ok(Suspended {
-                    bytes,
+                    bytes: folder::bytes(request.folder),
                     took: begun.elapsed(),
                     frozen,
                 });
@@ -162,7 +178,7 @@ pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> 
             Err(error) => {
                 let cached = matches!(&error, SuspendError::Criu { words, .. }
                     if words.contains("fsnotify") || words.contains("inotify"));
-                folder::remove(&new).map_err(write)?;
+                folder::remove(&new).map_err(|source| write(request, source))?;
                 if !cached {
                     return Err(error);
                 }
@@ -171,6 +187,13 @@ pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> 
         }
     }
     Err(failed.unwrap_or_else(|| SuspendError::Run(io::ErrorKind::Other.into())))
+}
+
+fn write(request: &SuspendRequest<'_>, source: io::Error) -> SuspendError {
+    SuspendError::Write {
+        folder: request.folder.to_owned(),
+        source,
+    }
 }
 
 fn check_strays(request: &SuspendRequest<'_>) -> Result<(), SuspendError> {
@@ -201,9 +224,17 @@ fn attempt(request: &SuspendRequest<'_>, new: &Path) -> Result<Duration, Suspend
     let begun = Instant::now();
     let dumped = look(request, new).and_then(|console| dump(request, new, &console));
     match dumped {
-        Ok(()) => Ok(begun.elapsed()),
+        Ok(()) => {
+            let frozen = begun.elapsed();
+            // Its init is dead, and with it all that is in its pid namespace; this waits until they
+            // are gone, and thaws the group.
+            let killed = request.group.kill_all(END_TIMEOUT);
+            killed.map_err(|source| SuspendError::Kill { id, source })?;
+            Ok(frozen)
+        }
         Err(error) => {
-            request.group.thaw(END_TIMEOUT).map_err(freeze)?;
+            folder::discard(request.folder).map_err(|source| write(request, source))?;
+            unfreeze(request.group, request.init).map_err(freeze)?;
             Err(error)
         }
     }
@@ -222,37 +253,90 @@ fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<String, SuspendError
         Some(top) => groups::save(&top).map_err(at("control groups"))?,
         None => Vec::new(),
     };
+    let usage = request.group.usage().map_err(io::Error::other);
+    let usage = usage.map_err(at("use of memory"))?;
     let manifest = Manifest {
         version: VERSION,
         id: id.get(),
         criu: request.criu.version.clone(),
         console: console.clone(),
         addresses: request.addresses.to_vec(),
+        memory_bytes: usage.memory_bytes.saturating_sub(usage.memory_cache_bytes),
+        processes: usage.processes,
         dev,
         groups,
     };
     let written = manifest.write(new);
-    written.map_err(|source| SuspendError::Write {
-        folder: new.to_owned(),
-        source,
-    })?;
+    written.map_err(|source| write(request, source))?;
     Ok(console)
 }
 
+/// Lets CRIU write; on success the checkpoint is valid and the VE's init dead, or about to be.
 fn dump(request: &SuspendRequest<'_>, new: &Path, console: &str) -> Result<(), SuspendError> {
-    let mut criu = start(request, new, console).map_err(SuspendError::Run)?;
-    let status = criu.wait().map_err(SuspendError::Run)?;
-    if status.success() {
-        return Ok(());
+    let gate = Gate::open(request.gate).map_err(|source| SuspendError::Write {
+        folder: request.gate.to_owned(),
+        source,
+    })?;
+    let mut criu = start(request, new, console, gate.path()).map_err(SuspendError::Run)?;
+    let begun = Instant::now();
+    let mut reported = begun;
+    let mut passed = None;
+    let status = loop {
+        if let Some(status) = criu.try_wait().map_err(SuspendError::Run)? {
+            break status;
+        }
+        match gate.look() {
+            Ok(None) => std::thread::sleep(gate::POLL),
+            Ok(Some(waiting)) => passed = Some(pass(request, new, waiting)),
+            Err(source) => passed = Some(Err(SuspendError::Run(source))),
+        }
+        if reported.elapsed() >= REPORT_INTERVAL {
+            request.follower.wrote(folder::bytes(new));
+            reported = Instant::now();
+        }
+        if begun.elapsed() >= DUMP_TIMEOUT {
+            criu.kill().map_err(SuspendError::Run)?;
+        }
+    };
+    match passed {
+        Some(Ok(())) if !lives(request.init.pid, request.init.start_time) => Ok(()),
+        Some(Err(error)) => Err(error),
+        // A log of a checkpoint that was valid already lies there.
+        _ => Err(complaint(request, &[new, request.folder], status)),
     }
-    let words = words::of(&new.join(LOG));
-    Err(SuspendError::Criu {
-        id: request.id,
-        words,
-    })
 }
 
-fn start(request: &SuspendRequest<'_>, new: &Path, console: &str) -> io::Result<Child> {
+/// All images are written: makes them the checkpoint, and lets CRIU end the processes.
+fn pass(request: &SuspendRequest<'_>, new: &Path, waiting: Waiting) -> Result<(), SuspendError> {
+    if request.follower.cancelled() {
+        return Err(SuspendError::Cancelled { id: request.id });
+    }
+    let owner = request.id.uid_base().get();
+    folder::finish(new, request.folder, owner).map_err(|source| write(request, source))?;
+    waiting.let_on().map_err(SuspendError::Run)
+}
+
+fn complaint(request: &SuspendRequest<'_>, folders: &[&Path], status: ExitStatus) -> SuspendError {
+    let said = folders
+        .iter()
+        .find_map(|folder| words::of(&folder.join(LOG)));
+    let ended = || match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with code {code} and gave no reason"),
+        (_, Some(signal)) => format!("it was ended by signal {signal}"),
+        _ => "it ended for no known reason".to_owned(),
+    };
+    SuspendError::Criu {
+        id: request.id,
+        words: said.unwrap_or_else(ended),
+    }
+}
+
+fn start(
+    request: &SuspendRequest<'_>,
+    new: &Path,
+    console: &str,
+    gate: &Path,
+) -> io::Result<Child> {
     let output = File::create(new.join(OUTPUT))?;
     let mut command = request.criu.command(request.id.uid_base().get());
     command.args(["dump", "--tree", &request.init.pid.to_string()]);
@@ -268,6 +352,9 @@ fn start(request: &SuspendRequest<'_>, new: &Path, console: &str) -> io::Result<
         command.args(["--external", &format!("veth[eth0]:{host_end}")]);
     }
     command.args(COMMON_OPTIONS);
+    let script = &request.criu.program.script;
+    command.arg("--action-script").arg(script);
+    command.env(GATE_VARIABLE, gate);
     // Frozen already: CRIU finds its processes by it, and leaves it frozen when it fails.
     let frozen = request.group.unified_path();
     if let Some(path) = frozen.or_else(|| request.group.v1_path(Controller::Freezer)) {
@@ -285,82 +372,4 @@ fn start(request: &SuspendRequest<'_>, new: &Path, console: &str) -> io::Result<
     let started = kernel::proc::start_time(criu.id()).map_or(0, |time| time.ticks());
     fs::write(new.join(WRITER), format!("{} {started}", criu.id()))?;
     Ok(criu)
-}
-
-fn finish(id: VeId, group: &VeGroup, new: &Path, folder: &Path) -> Result<(), SuspendError> {
-    let owner = id.uid_base().get();
-    folder::finish(new, folder, owner).map_err(|source| SuspendError::Write {
-        folder: folder.to_owned(),
-        source,
-    })?;
-    // CRIU ended them all; this waits until they are gone, and thaws the group.
-    let killed = group.kill_all(END_TIMEOUT);
-    killed.map_err(|source| SuspendError::Kill { id, source })
-}
-
-/// What became of a suspension whose daemon died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// The VE is on disk and its processes are gone.
-    Asleep,
-    /// It is not on disk; it runs on, thawed, if its init lives.
-    Awake,
-}
-
-/// Ends what a daemon began that died within [`suspend`]: waits for its CRIU, then completes the
-/// checkpoint or takes it back. `init` is that of the VE, if it had one.
-///
-/// # Errors
-/// What cannot be completed or taken back; calling again is well.
-pub fn settle(
-    id: VeId,
-    init: Option<Launched>,
-    group: &VeGroup,
-    folder: &Path,
-) -> Result<Settled, SuspendError> {
-    let alive = || init.is_some_and(|init| lives(init.pid, init.start_time));
-    let new = folder::unfinished(folder);
-    if !new.exists() {
-        let asleep = !alive() && folder.exists();
-        return Ok(if asleep {
-            Settled::Asleep
-        } else {
-            Settled::Awake
-        });
-    }
-    if let Some((pid, started)) = writer(&new) {
-        while lives(pid, started) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-    if new.join(LAST_WRITTEN).exists() && !alive() {
-        finish(id, group, &new, folder)?;
-        return Ok(Settled::Asleep);
-    }
-    let thawed = group.thaw(END_TIMEOUT);
-    folder::remove(&new).map_err(|source| SuspendError::Write {
-        folder: folder.to_owned(),
-        source,
-    })?;
-    // A VE without processes may have no group any more.
-    if alive() {
-        thawed.map_err(|source| SuspendError::Freeze { id, source })?;
-    }
-    Ok(Settled::Awake)
-}
-
-fn writer(new: &Path) -> Option<(u32, u64)> {
-    let text = fs::read_to_string(new.join(WRITER)).ok()?;
-    let (pid, started) = text.split_once(' ')?;
-    Some((pid.parse().ok()?, started.parse().ok()?))
-}
-
-fn lives(pid: u32, started: u64) -> bool {
-    // One that ended and was not reaped yet counts as ended.
-    let zombie = || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')')
-            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
-    };
-    kernel::proc::start_time(pid).is_ok_and(|time| time.ticks() == started) && !zombie()
 }

@@ -2,7 +2,8 @@
 
 use api::latest::{
     Account, BuildRequest, DestroyRequest, DoctorReport, History, ImportRequest, InitReply,
-    InitRequest, NodeStatus, Operation, PoolStatus, ShutdownRequest, Template, TemplateDetails,
+    InitRequest, NodeSetRequest, NodeStatus, Operation, PoolStatus, ShutdownRequest, Template,
+    TemplateDetails,
 };
 
 use crate::transport::{Method, Request};
@@ -107,6 +108,15 @@ impl Client {
     /// See [`Client::list`].
     pub async fn node(&self) -> Result<NodeStatus> {
         self.ask(Request::new(Method::GET, "/node")).await
+    }
+
+    /// Changes what the node keeps for itself and how much it sells; gives the node as it is then.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn set_node(&self, request: &NodeSetRequest) -> Result<NodeStatus> {
+        self.ask(Request::new(Method::PATCH, "/node").json(request))
+            .await
     }
 
     /// Prepares the node.

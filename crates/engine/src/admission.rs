@@ -8,7 +8,7 @@ use registry::{CreateConflict, NewOperation, Registry, Stage, VeRecord};
 use ve::{Autostart, Limits, Setting, Spec, State, VeId};
 
 use crate::error::{Failure, FailureKind};
-use crate::mechanisms::Mechanisms;
+use crate::mechanisms::{Mechanisms, Support};
 use crate::request::{CreateRequest, NodeFacts, StopManner, VeRequest};
 
 /// The VE that a name or number refers to.
@@ -86,6 +86,8 @@ pub(crate) fn specification(
     for setting in &request.settings {
         spec.apply(setting);
     }
+    policy::limits::consistent(&spec.limits)
+        .map_err(|denied| Failure::about(&spec.name, denied.into()))?;
     policy::limits::grant(&spec.limits, &policy::InUse::default(), facts.processors)
         .map_err(|denied| Failure::about(&spec.name, denied.into()))?;
     let operation = NewOperation {
@@ -114,12 +116,20 @@ pub(crate) fn automatic_addresses(
     facts.ranges.iter().map(choose).collect()
 }
 
-/// Whether the node can route to the addresses among these settings.
-pub(crate) fn check_addresses(
+/// Whether the node can do what these settings ask for, and route to the addresses among them.
+pub(crate) fn check_settings(
     mechanisms: &dyn Mechanisms,
     settings: &[Setting],
 ) -> Result<(), Failure> {
     for setting in settings {
+        let key = setting.key();
+        if setting.asks()
+            && let Support::None(reason) = mechanisms.support(key)
+        {
+            let message = format!("{key}: this host cannot do it: {reason}");
+            return Err(Failure::new(FailureKind::Resources, message)
+                .with_hint("`vessel doctor` lists what this host cannot do; nothing was changed"));
+        }
         if let Setting::Addresses(addresses) = setting {
             for address in addresses {
                 mechanisms.address_check(*address)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use registry::{OperationId, VeRecord};
-use ve::Setting;
+use ve::{Limits, Setting};
 
 use crate::admission::{self, AdmissionError};
 use crate::error::Failure;
@@ -54,11 +54,14 @@ impl Engine {
         }
         let mut plan = Vec::new();
         if after.spec.limits != before.spec.limits {
+            self.admit_limits(before, &after.spec.limits)?;
             let in_use = parts.mechanisms.in_use(id, running)?;
             let lowered = policy::limits::lowered(&before.spec.limits, &after.spec.limits);
             policy::limits::grant(&lowered, &in_use, parts.facts.processors)?;
-            let (old, new) = (before.spec.limits.clone(), after.spec.limits.clone());
-            plan.push(Step::Limits { old, new });
+            plan.push(Step::Limits {
+                old: Box::new(before.spec.limits.clone()),
+                new: Box::new(after.spec.limits.clone()),
+            });
             // The pool keeps its part of them through a power cut, so the journal has to know first.
             parts.registry.sync()?;
         }
@@ -77,5 +80,19 @@ impl Engine {
             plan.push(Step::Addresses { old, new });
         }
         Ok((after, plan))
+    }
+
+    /// Whether these limits make sense, and can be promised; promises them to a VE that runs.
+    fn admit_limits(&self, before: &VeRecord, wanted: &Limits) -> Result<(), Failure> {
+        let (id, inner) = (before.spec.id, &self.inner);
+        policy::limits::consistent(wanted)?;
+        if wanted.disk != before.spec.limits.disk {
+            inner.promise_disk(id, wanted)?;
+        }
+        if before.run.is_some() {
+            inner.promise(id, wanted)
+        } else {
+            inner.promisable(wanted)
+        }
     }
 }

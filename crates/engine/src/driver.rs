@@ -125,7 +125,9 @@ impl Engine {
             return self.end_missing(operation, id, name.as_str());
         };
         self.inner.mark_running(operation);
-        let (result, after) = match self.allowed(operation, &before, request, settled) {
+        let allowed = self.allowed(operation, &before, request, settled);
+        let allowed = allowed.and_then(|()| self.promise_to_run(&before, request));
+        let (result, after) = match allowed {
             Ok(()) => {
                 self.inner.show_activity(id, activity(request));
                 self.requested(operation, &before, request)?
@@ -167,6 +169,17 @@ impl Engine {
         admission::permit(before, request)
     }
 
+    /// Promises a VE that is to run by this request what it is guaranteed.
+    fn promise_to_run(&self, before: &VeRecord, request: &VeRequest) -> Result<(), Failure> {
+        let runs = before.run.is_some();
+        match request {
+            VeRequest::Start | VeRequest::Restart(_) | VeRequest::Resume if !runs => {
+                self.inner.promise(before.spec.id, &before.spec.limits)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Carries out a permitted request; returns how it went, and the record as it is true then.
     ///
     /// # Errors
@@ -203,11 +216,13 @@ impl Engine {
         };
         // A frozen init hears no signal, not even one that it is to end on.
         let thaw = before.state == State::Paused && plan.iter().any(|s| matches!(s, Step::End(_)));
-        let plan = if thaw {
-            [vec![Step::Thaw], plan].concat()
-        } else {
-            plan
+        let asleep = before.state == State::Checkpointed && plan.contains(&Step::AreaRemove);
+        let first = match (thaw, asleep) {
+            (true, _) => vec![Step::Thaw],
+            (_, true) => vec![Step::Discard],
+            _ => Vec::new(),
         };
+        let plan = [first, plan].concat();
         let (result, mut after) = self.work(operation, before.clone(), &plan);
         if let Err(failure) = &result {
             if after.stage == Stage::Removing {
@@ -229,8 +244,7 @@ impl Engine {
             inner: &self.inner,
             operation,
         };
-        let cancelled = || sink.cancelled();
-        let mut work = Work::new(record, self.inner.parts.mechanisms.as_ref(), &cancelled);
+        let mut work = Work::new(record, self.inner.parts.mechanisms.as_ref(), &sink);
         let result = work.carry_out(plan);
         (result, work.record)
     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use policy::{Action, ActionDenied, LimitDenied};
+use policy::{Action, ActionDenied, AdmissionDenied, LimitDenied};
 use registry::{CreateConflict, RegistryError};
 use ve::{Name, State};
 
@@ -216,11 +216,31 @@ impl From<LimitDenied> for Failure {
                 "ask for more, or free some inside the VE first; nothing was changed"
             }
             LimitDenied::NoSuchProcessor { .. } => "name processors that exist",
+            LimitDenied::Contradiction { .. } => "set both in one command; nothing was changed",
         };
         let kind = match denied {
             LimitDenied::BelowUse { .. } => FailureKind::Resources,
-            LimitDenied::NoSuchProcessor { .. } => FailureKind::Usage,
+            LimitDenied::NoSuchProcessor { .. } | LimitDenied::Contradiction { .. } => {
+                FailureKind::Usage
+            }
         };
         Self::new(kind, denied.to_string()).with_hint(hint)
+    }
+}
+
+impl From<AdmissionDenied> for Failure {
+    fn from(denied: AdmissionDenied) -> Self {
+        let hint = match denied {
+            AdmissionDenied::Guarantee { .. } | AdmissionDenied::Set { .. } => {
+                "ask for less, or stop or lower another VE; `vessel node show` tells what is sold"
+            }
+            AdmissionDenied::Unknown { .. } => {
+                "tell it, as in `vessel node set network.capacity=1Gbit`"
+            }
+            AdmissionDenied::Overcommit { .. } => {
+                "ask for less, or allow more: `vessel node set --help`"
+            }
+        };
+        Self::new(FailureKind::Resources, denied.to_string()).with_hint(hint)
     }
 }

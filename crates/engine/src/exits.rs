@@ -73,9 +73,11 @@ impl Engine {
             "ve-exited"
         };
         let event = event(word, Some(id), name, Some(exit.to_string()));
-        self.inner
-            .end_operation(operation, &result, Outcome::Record(&after), event)?;
-        Ok(after)
+        let ended = self
+            .inner
+            .end_operation(operation, &result, Outcome::Record(&after), event);
+        self.inner.show_activity(id, None);
+        ended.map(|()| after)
     }
 
     /// Notes that an init is ready.

@@ -10,6 +10,7 @@ use ve::{State, VeId};
 
 use crate::error::{Failure, FailureKind};
 use crate::lanes::{EngineParts, Job, LaneKey, Notice};
+use crate::ledger::Ledger;
 use crate::mechanisms::{Progress, ProgressSink};
 
 /// An operation that has not ended, in memory.
@@ -30,6 +31,8 @@ pub(crate) struct Inner {
     activities: Mutex<HashMap<VeId, State>>,
     /// VEs whose record may not tell the truth: the end of an operation could not be written.
     doubted: Mutex<BTreeSet<VeId>>,
+    /// What VEs hold of the node.
+    ledger: Mutex<Ledger>,
     /// Held while a template is looked up and a VE of it recorded, and while one is removed.
     templates: Mutex<()>,
     /// Held while an operation is journalled and put in its lane, so that both have one order.
@@ -47,6 +50,7 @@ pub(crate) struct Lanes {
 impl Inner {
     pub(crate) fn new(parts: EngineParts) -> Self {
         Self {
+            ledger: Mutex::new(Ledger::new(parts.capacity.clone())),
             parts,
             lanes: Mutex::default(),
             tickets: Mutex::default(),
@@ -63,6 +67,10 @@ impl Inner {
 
     pub(crate) fn tickets(&self) -> MutexGuard<'_, BTreeMap<OperationId, Ticket>> {
         locked(&self.tickets)
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        locked(&self.ledger)
     }
 
     /// Keeps templates that are looked at from being removed.
@@ -151,6 +159,7 @@ impl Inner {
 
     /// Writes down what happened outside of any operation, and tells it.
     pub(crate) fn tell(&self, outcome: Outcome<'_>, mut event: Event) -> Result<(), Failure> {
+        self.settle_holding(outcome);
         event.at = (self.parts.clock)();
         event.id = self.parts.registry.record(outcome, &event)?;
         if let Some(id) = event.ve.and_then(|number| VeId::new(number).ok()) {
@@ -171,6 +180,7 @@ impl Inner {
         outcome: Outcome<'_>,
         mut event: Event,
     ) -> Result<(), Failure> {
+        self.settle_holding(outcome);
         event.at = (self.parts.clock)();
         let (state, failure) = match result {
             Ok(()) => (OperationState::Done, None),

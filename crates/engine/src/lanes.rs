@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use registry::{Event, NewOperation, OperationId, Registry, Stage, VeRecord};
+use policy::NodeCapacity;
+use registry::{Event, NewOperation, OperationId, Outcome, Registry, Stage, VeRecord};
 use ve::{Exit, Name, VeId};
 
 use crate::admission::{self, AdmissionError};
@@ -28,6 +29,8 @@ pub struct EngineParts {
     pub mechanisms: Box<dyn Mechanisms>,
     /// Facts about the node.
     pub facts: NodeFacts,
+    /// What the node has for VEs.
+    pub capacity: NodeCapacity,
     /// Seconds since 1970.
     pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Runs a lane.
@@ -205,7 +208,7 @@ impl Engine {
 
     fn submit_create(&self, request: &CreateRequest) -> Result<Submitted, Failure> {
         let parts = &self.inner.parts;
-        admission::check_addresses(parts.mechanisms.as_ref(), &request.settings)?;
+        admission::check_settings(parts.mechanisms.as_ref(), &request.settings)?;
         let _gate = self.inner.template_gate();
         let version = parts.mechanisms.template_version(&request.template)?.ok_or_else(|| {
             Failure::new(
@@ -216,13 +219,26 @@ impl Engine {
         })?;
         let submitting = self.inner.submit_gate();
         let now = (parts.clock)();
-        let (spec, operation) = parts
+        let mut held = None;
+        let reserved = parts
             .registry
             .create_reserve(&request.first_boot, now, |ids, addresses| {
                 let taken = (ids, addresses);
-                admission::specification(request, &version, &parts.facts, now, taken)
-            })
-            .map_err(|AdmissionError(failure)| failure)?;
+                let specified =
+                    admission::specification(request, &version, &parts.facts, now, taken)?;
+                let (spec, _) = &specified;
+                self.inner
+                    .promise_new(spec.id, &spec.limits)
+                    .map_err(|failure| Failure::about(&spec.name, failure))?;
+                held = Some(spec.id);
+                Ok::<_, AdmissionError>(specified)
+            });
+        let (spec, operation) = reserved.map_err(|AdmissionError(failure)| {
+            if let Some(id) = held {
+                self.inner.settle_holding(Outcome::Forget(id));
+            }
+            failure
+        })?;
         self.inner.open_ticket(operation);
         let lane = self.enqueue(LaneKey::Ve(spec.id), Job::Create(operation, spec.id));
         drop(submitting);
@@ -239,7 +255,7 @@ impl Engine {
         let (id, name) = (record.spec.id, record.spec.name.clone());
         let key = LaneKey::Ve(id);
         if let VeRequest::Set { settings, .. } = &request {
-            admission::check_addresses(self.inner.parts.mechanisms.as_ref(), settings)?;
+            admission::check_settings(self.inner.parts.mechanisms.as_ref(), settings)?;
         }
         let submitting = self.inner.submit_gate();
         let waiting = self.inner.lane_length(&key);

@@ -30,6 +30,7 @@ mod error;
 mod exits;
 mod inner;
 mod lanes;
+mod ledger;
 mod mechanisms;
 mod plan;
 mod recovery;
@@ -42,6 +43,9 @@ mod templates;
 pub use error::{Failure, FailureKind};
 pub use inner::Ticket;
 pub use lanes::{Engine, EngineParts, Notice, RunLane, Submitted};
-pub use mechanisms::{Fault, Mechanisms, Patience, Progress, ProgressSink, Running};
+pub use ledger::Holding;
+pub use mechanisms::{
+    Division, Fault, Mechanisms, Patience, Progress, ProgressSink, Running, Support,
+};
 pub use plan::Step;
 pub use request::{CreateRequest, NodeFacts, Request, StopManner, TemplateRequest, VeRequest};

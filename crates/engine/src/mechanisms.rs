@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
 
 use crate::error::FailureKind;
 use crate::request::TemplateRequest;
@@ -40,6 +40,28 @@ pub struct Running {
     pub ready: bool,
 }
 
+/// Whether a node can do what a key asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// As it is meant.
+    Full,
+    /// Not wholly: what it does instead, for people.
+    Partly(String),
+    /// Not at all: what is missing and how to get it.
+    None(String),
+}
+
+/// How a node is divided among its VEs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Weights of processor time, 1 to 10,000, of running VEs whose weight changes.
+    pub cpu_weights: BTreeMap<VeId, u32>,
+    /// What running VEs are guaranteed of the memory, together.
+    pub memory_guaranteed: Bytes,
+    /// What VEs may use of it, together.
+    pub memory_for_ves: Bytes,
+}
+
 /// How far a long operation is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -55,6 +77,17 @@ pub trait ProgressSink: Send + Sync {
     fn report(&self, progress: Progress);
     /// Whether somebody cancelled the operation.
     fn cancelled(&self) -> bool;
+}
+
+/// For work that nobody asked for: nobody looks on, and nobody stops it.
+pub(crate) struct Nobody;
+
+impl ProgressSink for Nobody {
+    fn report(&self, _: Progress) {}
+
+    fn cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// The mechanisms of a node.
@@ -76,6 +109,18 @@ pub trait Mechanisms: Send + Sync {
     /// Whether a VE may have this address here, apart from what other VEs have.
     fn address_check(&self, address: IpAddr) -> Result<(), Fault>;
 
+    /// Whether the node can do what this key asks for.
+    fn support(&self, _key: Key) -> Support {
+        Support::Full
+    }
+    /// Divides the node among its VEs. One that ended meanwhile is no fault.
+    ///
+    /// # Errors
+    /// The first share that could not be given; the others are.
+    fn divide(&self, _division: &Division) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Makes the VE's private area, with a bound on what it may hold.
     fn area_create(&self, id: VeId, disk: Option<Bytes>) -> Result<(), Fault>;
     /// Removes the VE's private area with everything in it.
@@ -96,8 +141,12 @@ pub trait Mechanisms: Send + Sync {
     ) -> Result<Exit, Fault>;
     /// Removes what a VE without processes leaves: groups, link, run-time files.
     fn clear(&self, id: VeId) -> Result<(), Fault>;
-    /// The inits that run, those of VEs that the registry does not know, too.
-    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault>;
+    /// The inits that run, those of VEs that the registry does not know, too. Of `known` VEs, with
+    /// their inits as recorded, also those that were made and not recorded any more.
+    fn running(
+        &self,
+        known: &BTreeMap<VeId, Option<Run>>,
+    ) -> Result<BTreeMap<VeId, Running>, Fault>;
     /// How inits ended that ended while nobody listened.
     fn exits(&self) -> Result<BTreeMap<VeId, (Run, Exit)>, Fault>;
     /// Says that the end of the init with this process number was dealt with.
@@ -110,35 +159,19 @@ pub trait Mechanisms: Send + Sync {
     /// Whether they are frozen.
     fn frozen(&self, id: VeId) -> Result<bool, Fault>;
 
-    /// Puts the VE's processes on disk; they are gone then. After a fault they run on.
-    ///
-    /// # Errors
-    /// A node without the means for it refuses.
-    fn suspend(&self, _record: &VeRecord) -> Result<(), Fault> {
-        Err(Fault::new("this node cannot put processes on disk"))
-    }
-    /// Ends a suspension that was interrupted, one way or the other: whether the VE's processes are
-    /// on disk and nowhere else. If not, they run if they live.
-    ///
-    /// # Errors
-    /// What is in the way of both.
-    fn asleep(&self, _record: &VeRecord) -> Result<bool, Fault> {
-        Ok(false)
-    }
-    /// Wakes processes from disk; what is on disk is of no use then. After a fault it is as before.
-    ///
-    /// # Errors
-    /// Why they cannot be woken.
-    fn wake(&self, _record: &VeRecord) -> Result<Running, Fault> {
-        Err(Fault::new("this node cannot wake processes from disk"))
-    }
+    /// Puts the VE's processes on disk; they are gone then. After a fault, [`Mechanisms::asleep`]
+    /// tells which it is.
+    fn suspend(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault>;
+    /// Whether the VE's processes are on disk and nowhere else, and can be woken. Ends a
+    /// suspension that was interrupted, one way or the other: if they are not on disk, they run,
+    /// if they live.
+    fn asleep(&self, record: &VeRecord) -> Result<bool, Fault>;
+    /// Wakes processes from disk. What is on disk is of no use from the moment on at which one of
+    /// them runs, for they change their files: after a fault, [`Mechanisms::asleep`] tells whether
+    /// it came before.
+    fn wake(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<Running, Fault>;
     /// Drops what is on disk.
-    ///
-    /// # Errors
-    /// What cannot be removed.
-    fn discard(&self, _id: VeId) -> Result<(), Fault> {
-        Ok(())
-    }
+    fn discard(&self, id: VeId) -> Result<(), Fault>;
 
     /// What the VE uses that cannot be taken back.
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault>;
@@ -159,6 +192,13 @@ impl Fault {
             message: message.into(),
             hint: None,
         }
+    }
+
+    /// The same, with another that came of it.
+    #[must_use]
+    pub(crate) fn and_then(mut self, next: &Self) -> Self {
+        self.message = format!("{}; and then: {}", self.message, next.message);
+        self
     }
 
     /// The same of another kind.

@@ -12,7 +12,7 @@ use registry::{Stage, VeRecord};
 use ve::{Limits, State};
 
 use crate::error::Failure;
-use crate::mechanisms::{Fault, Mechanisms, Patience};
+use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink};
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,9 +41,9 @@ pub enum Step {
     /// Replace the limits.
     Limits {
         /// Those that apply.
-        old: Limits,
+        old: Box<Limits>,
         /// Those that shall.
-        new: Limits,
+        new: Box<Limits>,
     },
     /// Replace the addresses of a running VE.
     Addresses {
@@ -63,20 +63,20 @@ pub(crate) struct Work<'a> {
     /// What the VE was doing before, for steps back.
     state_before: State,
     mechanisms: &'a dyn Mechanisms,
-    cancelled: &'a dyn Fn() -> bool,
+    sink: &'a dyn ProgressSink,
 }
 
 impl<'a> Work<'a> {
     pub(crate) fn new(
         record: VeRecord,
         mechanisms: &'a dyn Mechanisms,
-        cancelled: &'a dyn Fn() -> bool,
+        sink: &'a dyn ProgressSink,
     ) -> Self {
         Self {
             state_before: record.state,
             record,
             mechanisms,
-            cancelled,
+            sink,
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Work<'a> {
     pub(crate) fn carry_out(&mut self, plan: &[Step]) -> Result<(), Failure> {
         let mut way_back = 0;
         for (index, step) in plan.iter().enumerate() {
-            let outcome = if way_back == 0 && (self.cancelled)() {
+            let outcome = if way_back == 0 && self.sink.cancelled() {
                 Err(cancelled())
             } else {
                 self.step(step)
@@ -108,7 +108,7 @@ impl<'a> Work<'a> {
         let Self {
             record,
             mechanisms,
-            cancelled,
+            sink,
             ..
         } = self;
         let id = record.spec.id;
@@ -131,7 +131,8 @@ impl<'a> Work<'a> {
                 record.fault = None;
             }
             Step::End(patience) => {
-                mechanisms.end(id, Some(&record.spec.template), *patience, *cancelled)?;
+                let cancelled = || sink.cancelled();
+                mechanisms.end(id, Some(&record.spec.template), *patience, &cancelled)?;
                 record.run = None;
                 record.state = State::Stopped;
             }
@@ -145,19 +146,23 @@ impl<'a> Work<'a> {
                 record.state = State::Running;
             }
             Step::Suspend => {
-                mechanisms.suspend(record)?;
+                // One that failed behind its last image is done all the same.
+                let suspended = mechanisms.suspend(record, *sink);
+                suspended.or_else(|fault| self.unless_asleep(true, fault))?;
+                let record = &mut self.record;
                 record.run = None;
                 record.state = State::Checkpointed;
             }
             Step::Wake => {
-                let running = mechanisms.wake(record)?;
+                let running = mechanisms.wake(record, *sink)?;
                 record.run = Some(running.run);
                 record.state = State::Running;
                 record.fault = None;
             }
             Step::Discard => {
-                mechanisms.discard(id)?;
-                record.state = State::Stopped;
+                let dropped = mechanisms.discard(id);
+                dropped.or_else(|fault| self.unless_asleep(false, fault))?;
+                self.record.state = State::Stopped;
             }
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
@@ -170,12 +175,28 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Passes a fault over if the VE is on disk, or is not, all the same. Where that cannot be
+    /// told, its record is unclean.
+    fn unless_asleep(&mut self, wanted: bool, fault: Fault) -> Result<(), Fault> {
+        match self.mechanisms.asleep(&self.record) {
+            Ok(asleep) if asleep == wanted => Ok(()),
+            Ok(_) => Err(fault),
+            Err(doubt) => {
+                self.record.unclean = true;
+                Err(fault.and_then(&doubt))
+            }
+        }
+    }
+
     fn take_back(&mut self, plan: &[Step], mut cause: Failure) -> Failure {
         for step in plan.iter().rev() {
             if let Err(fault) = self.step_back(step) {
                 self.record.unclean = true;
                 cause.message = format!("{}; and then: {}", cause.message, fault.message);
             }
+        }
+        if plan.contains(&Step::Wake) && self.record.fault.as_deref() == Some(LOST) {
+            cause.message = format!("{}; {LOST}", cause.message);
         }
         cause
     }
@@ -196,8 +217,17 @@ impl<'a> Work<'a> {
                 record.state = State::Stopped;
                 Ok(())
             }
-            // A suspension or a waking that failed left all as it was.
-            Step::Suspend | Step::Wake | Step::Discard => Ok(()),
+            Step::Wake => {
+                // None that it left may run: what wakes next goes on from the same moment.
+                mechanisms.end(id, None, Patience::None, &|| false)?;
+                if !mechanisms.asleep(record)? {
+                    record.state = State::Stopped;
+                    record.fault = Some(LOST.to_owned());
+                }
+                Ok(())
+            }
+            // A suspension that failed left all as it was.
+            Step::Suspend | Step::Discard => Ok(()),
             Step::Freeze => {
                 mechanisms.thaw(id)?;
                 record.state = self.state_before;
@@ -224,6 +254,9 @@ impl Step {
         )
     }
 }
+
+/// What is said of a sleeper that cannot be woken any more.
+pub(crate) const LOST: &str = "what was on disk of its processes is of no use any more";
 
 /// Why a cancelled operation ended.
 pub(crate) fn cancelled() -> Fault {

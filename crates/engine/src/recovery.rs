@@ -14,7 +14,9 @@
 //! | start | a new init runs | taken over |
 //! | suspend | all is on disk | it is checkpointed |
 //! | suspend | not all of it | its processes go on |
-//! | resume from disk | no init runs | it stays checkpointed |
+//! | resume from disk | no process ran yet | it stays checkpointed |
+//! | resume from disk | it ran, and ended | an end as any other |
+//! | stop of a sleeper | it is gone from disk | it is stopped |
 //! | anything else | the init runs | taken over as it is; limits and addresses as recorded |
 //! | anything else | no init runs | cleared up; an end that nobody saw is settled |
 //!
@@ -32,7 +34,7 @@ use crate::driver::{done_word, event, failed, half_removed};
 use crate::error::{Failure, FailureKind};
 use crate::exits::after_exit_plan;
 use crate::lanes::Engine;
-use crate::mechanisms::{Patience, Running};
+use crate::mechanisms::{Nobody, Patience, Running};
 use crate::plan::{self, Step, Work};
 use crate::sleep::Slept;
 
@@ -57,12 +59,11 @@ impl Engine {
         let mut findings = Vec::new();
         let open = self.registry().operations_open()?;
         let records = self.registry().ves()?;
-        let known: BTreeMap<VeId, Run> = records
-            .iter()
-            .filter_map(|r| Some((r.spec.id, r.run.clone()?)))
-            .collect();
+        let known = records.iter().map(|r| (r.spec.id, r.run.clone()));
+        let known = known.collect();
         let mut running = mechanisms.running(&known)?;
         let exits = mechanisms.exits()?;
+        self.inner.settle_holdings(&records);
 
         for record in records {
             let id = record.spec.id;
@@ -86,6 +87,7 @@ impl Engine {
             mechanisms.exit_settled(id, run.pid);
         }
         let records = self.registry().ves()?;
+        self.inner.settle_holdings(&records);
         let keep: Vec<_> = records.into_iter().map(|r| r.spec.id).collect();
         match mechanisms.sweep(&keep) {
             Ok(swept) => findings.extend(swept),
@@ -134,7 +136,7 @@ impl Engine {
             return Ok(());
         }
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let known = record.run.iter().map(|run| (id, run.clone())).collect();
+        let known = BTreeMap::from([(id, record.run.clone())]);
         let alive = mechanisms.running(&known)?.remove(&id);
         let exits = mechanisms.exits()?;
         let mut open = self.registry().operations_open()?;
@@ -148,7 +150,10 @@ impl Engine {
             mechanisms.exit_settled(id, run.pid);
         }
         self.inner.trust(id);
-        match self.registry().ve(id)?.filter(|record| record.unclean) {
+        let record = self.registry().ve(id)?;
+        let outcome = record.as_ref().map_or(Outcome::Forget(id), Outcome::Record);
+        self.inner.settle_holding(outcome);
+        match record.filter(|record| record.unclean) {
             None => Ok(()),
             Some(record) => {
                 let fault = record.fault.unwrap_or_default();
@@ -347,7 +352,7 @@ impl Engine {
             ..found.record
         };
         let limits = restore_limits(&stopped);
-        let mut work = Work::new(stopped, mechanisms, &|| false);
+        let mut work = Work::new(stopped, mechanisms, &Nobody);
         let result = work.carry_out(&[Step::End(Patience::None), Step::Clear, limits]);
         let mut after = work.record;
         if let Err(failure) = &result {
@@ -384,7 +389,7 @@ impl Engine {
         let (id, name) = (found.record.spec.id, found.record.spec.name.clone());
         let creating = found.record.stage == Stage::Creating;
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let mut work = Work::new(found.record, mechanisms, &|| false);
+        let mut work = Work::new(found.record, mechanisms, &Nobody);
         let removed = work.carry_out(&plan::delete());
         let after = match &removed {
             Ok(()) => None,
@@ -452,10 +457,10 @@ impl Found {
 }
 
 /// Puts the recorded limits on again, whichever apply.
-fn restore_limits(record: &VeRecord) -> Step {
+pub(crate) fn restore_limits(record: &VeRecord) -> Step {
     Step::Limits {
-        old: record.spec.limits.clone(),
-        new: record.spec.limits.clone(),
+        old: Box::new(record.spec.limits.clone()),
+        new: Box::new(record.spec.limits.clone()),
     }
 }
 

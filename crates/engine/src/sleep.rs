@@ -1,16 +1,18 @@
 //! VEs that sleep on disk, when the node is set right.
 //!
 //! What the record says of a sleeper is true unless an operation was under way: nothing but the
-//! engine wakes it. A suspension whose daemon died goes on by itself, and is waited for.
+//! engine wakes it. A suspension whose daemon died goes on by itself, and is waited for. What is on
+//! disk can be woken once: from then on the VE changes its files, and they would not fit any more.
 
-use registry::{Outcome, VeRecord};
+use registry::{Operation, Outcome, VeRecord};
 use ve::State;
 
 use crate::driver::{done_word, event};
 use crate::error::Failure;
 use crate::lanes::Engine;
-use crate::plan::{Step, Work};
-use crate::recovery::{Found, interrupted_by_crash, interrupted_event};
+use crate::mechanisms::{Fault, Nobody, Patience};
+use crate::plan::{LOST, Step, Work};
+use crate::recovery::{Found, interrupted_by_crash, interrupted_event, restore_limits};
 
 /// What became of a VE that may sleep.
 pub(crate) enum Slept {
@@ -24,56 +26,64 @@ impl Engine {
     /// Sets a VE right that sleeps, or that was put to sleep when the daemon died.
     ///
     /// # Errors
-    /// When the registry cannot be used, or the suspension can be ended neither way.
-    pub(crate) fn settle_sleep(&self, found: Found) -> Result<Slept, Failure> {
+    /// When the registry cannot be used.
+    pub(crate) fn settle_sleep(&self, mut found: Found) -> Result<Slept, Failure> {
         let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let kind = found
-            .interrupted
-            .as_ref()
-            .map(|operation| operation.kind.as_str());
+        let kind = found.interrupted.as_ref().map(|o| o.kind.as_str());
         if found.record.state != State::Checkpointed {
-            if kind == Some("suspend") && mechanisms.asleep(&found.record)? {
-                return self.fall_asleep(found).map(Slept::Settled);
+            let doubted = found.record.unclean || self.inner.doubted(found.record.spec.id);
+            let suspended = kind == Some("suspend") || (doubted && found.record.run.is_some());
+            if !suspended {
+                return Ok(Slept::Awake(Box::new(found)));
             }
-            return Ok(Slept::Awake(Box::new(found)));
+            return match mechanisms.asleep(&found.record) {
+                Ok(true) => self.fall_asleep(found).map(Slept::Settled),
+                Ok(false) => Ok(Slept::Awake(Box::new(found))),
+                Err(fault) => self.leave_unclean(found, &fault).map(Slept::Settled),
+            };
         }
-        // Woken, and not recorded; or to be dropped.
-        if found.alive.is_some() || kind == Some("stop") {
-            mechanisms.discard(found.record.spec.id)?;
-            return Ok(Slept::Awake(Box::new(found)));
+        match mechanisms.asleep(&found.record) {
+            Err(fault) => self.leave_unclean(found, &fault).map(Slept::Settled),
+            Ok(true)
+                if found.interrupted.is_none()
+                    && found.alive.is_none()
+                    && !found.record.unclean =>
+            {
+                Ok(Slept::Settled(None))
+            }
+            // Processes that a waking has made, and that never ran, end.
+            Ok(true) => self.sleep_on(found).map(Slept::Settled),
+            Ok(false) if found.alive.is_some() => {
+                // Woken, and not recorded. What stays on disk is of no use, and swept some day.
+                let _ = mechanisms.discard(found.record.spec.id);
+                Ok(Slept::Awake(Box::new(found)))
+            }
+            Ok(false) => match &found.ended {
+                Some((run, _)) if kind == Some("resume") => {
+                    // Woken, and ended again by itself: what follows is as after any end.
+                    found.record.run = Some(run.clone());
+                    found.record.state = State::Running;
+                    Ok(Slept::Awake(Box::new(found)))
+                }
+                _ => self.lose(found).map(Slept::Settled),
+            },
         }
-        if !mechanisms.asleep(&found.record)? {
-            return self.lose(found).map(Slept::Settled);
-        }
-        if found.interrupted.is_none() && !found.record.unclean {
-            return Ok(Slept::Settled(None));
-        }
-        self.sleep_on(found).map(Slept::Settled)
     }
 
     /// Records a suspension that was done.
     fn fall_asleep(&self, found: Found) -> Result<Option<String>, Failure> {
-        let mechanisms = self.inner.parts.mechanisms.as_ref();
-        let id = found.record.spec.id;
-        if let Some(run) = found
-            .ended
-            .as_ref()
-            .map(|(run, _)| run)
-            .or(found.record.run.as_ref())
-        {
-            mechanisms.exit_settled(id, run.pid);
+        let ended = found.ended.as_ref().map(|(run, _)| run);
+        if let Some(run) = ended.or(found.record.run.as_ref()) {
+            let mechanisms = &self.inner.parts.mechanisms;
+            mechanisms.exit_settled(found.record.spec.id, run.pid);
         }
-        let name = found.record.spec.name.clone();
         let record = self.cleared(VeRecord {
             run: None,
             ..found.record
         });
-        if let Some(operation) = &found.interrupted {
-            let word = event(done_word("suspend"), Some(id), name.to_string(), None);
-            let outcome = Outcome::Record(&record);
-            self.inner
-                .end_operation(operation.id, &Ok(()), outcome, word)?;
-        }
+        let name = record.spec.name.clone();
+        let done = |operation: &Operation| operation.kind == "suspend";
+        self.end_settled(&record, found.interrupted.as_ref(), done)?;
         Ok(Some(format!(
             "VE `{name}` is on disk: its suspend was done, and not yet recorded"
         )))
@@ -81,24 +91,17 @@ impl Engine {
 
     /// Ends whatever was interrupted on a VE that sleeps on.
     fn sleep_on(&self, found: Found) -> Result<Option<String>, Failure> {
-        let name = found.record.spec.name.clone();
         let record = self.cleared(found.record);
-        match &found.interrupted {
-            Some(operation) => self.inner.end_operation(
-                operation.id,
-                &Err(interrupted_by_crash()),
-                Outcome::Record(&record),
-                interrupted_event(operation),
-            )?,
-            None => self.registry().ve_update(&record)?,
-        }
+        let name = record.spec.name.clone();
+        self.end_settled(&record, found.interrupted.as_ref(), |_| false)?;
         Ok(Some(format!("VE `{name}` is on disk as before")))
     }
 
-    /// Clears up around a sleeper.
+    /// Clears up around a sleeper: no process of it runs, and its limits are as recorded.
     fn cleared(&self, before: VeRecord) -> VeRecord {
-        let mut work = Work::new(before, self.inner.parts.mechanisms.as_ref(), &|| false);
-        let cleared = work.carry_out(&[Step::Clear]);
+        let limits = restore_limits(&before);
+        let mut work = Work::new(before, self.inner.parts.mechanisms.as_ref(), &Nobody);
+        let cleared = work.carry_out(&[Step::End(Patience::None), Step::Clear, limits]);
         let failure = cleared.err();
         VeRecord {
             state: State::Checkpointed,
@@ -108,25 +111,58 @@ impl Engine {
         }
     }
 
-    /// Records that what was on disk is gone.
+    /// Records that what was on disk is gone, or of no use.
     fn lose(&self, found: Found) -> Result<Option<String>, Failure> {
-        let name = found.record.spec.name.clone();
+        let dropped = |operation: &Operation| operation.kind == "stop";
+        let asked = found.interrupted.as_ref().is_some_and(dropped);
+        let cleared = self.cleared(found.record);
         let record = VeRecord {
             state: State::Stopped,
-            fault: Some("what was on disk of its processes is gone".to_owned()),
+            fault: cleared.fault.or_else(|| (!asked).then(|| LOST.to_owned())),
+            ..cleared
+        };
+        let name = record.spec.name.clone();
+        self.end_settled(&record, found.interrupted.as_ref(), dropped)?;
+        Ok(Some(format!("VE `{name}` is stopped: {LOST}")))
+    }
+
+    /// Leaves what cannot be settled now for the next operation, or the next start of the node.
+    fn leave_unclean(&self, found: Found, fault: &Fault) -> Result<Option<String>, Failure> {
+        let record = VeRecord {
+            unclean: true,
+            fault: Some(fault.message.clone()),
             ..found.record
         };
-        match &found.interrupted {
-            Some(operation) => self.inner.end_operation(
-                operation.id,
-                &Err(interrupted_by_crash()),
-                Outcome::Record(&record),
-                interrupted_event(operation),
-            )?,
-            None => self.registry().ve_update(&record)?,
-        }
+        self.end_settled(&record, found.interrupted.as_ref(), |_| false)?;
+        let name = &record.spec.name;
+        let message = &fault.message;
         Ok(Some(format!(
-            "VE `{name}` is stopped: what was on disk of its processes is gone"
+            "VE `{name}` could not be set right: {message}"
         )))
+    }
+
+    /// Writes down what is true of a VE now, and how the operation ended that was under way on it.
+    fn end_settled(
+        &self,
+        record: &VeRecord,
+        interrupted: Option<&Operation>,
+        done: impl Fn(&Operation) -> bool,
+    ) -> Result<(), Failure> {
+        let outcome = Outcome::Record(record);
+        match interrupted {
+            None => Ok(self.registry().ve_update(record)?),
+            Some(operation) if done(operation) => {
+                let (id, name) = (record.spec.id, record.spec.name.to_string());
+                let word = event(done_word(&operation.kind), Some(id), name, None);
+                self.inner
+                    .end_operation(operation.id, &Ok(()), outcome, word)
+            }
+            Some(operation) => {
+                let failed = Err(interrupted_by_crash());
+                let word = interrupted_event(operation);
+                self.inner
+                    .end_operation(operation.id, &failed, outcome, word)
+            }
+        }
     }
 }

@@ -103,6 +103,22 @@ pub fn program_name(pid: u32) -> Result<String, ProcError> {
     read(Path::new(&format!("/proc/{pid}/comm"))).map(|text| text.trim_end().to_owned())
 }
 
+/// Reads the numbers that a process has in the pid namespaces that it is in, from the reader's inwards:
+/// the init of a namespace has the number 1 there.
+///
+/// # Errors
+/// [`ProcError::Read`] when there is no such process.
+pub fn numbers_in_namespaces(pid: u32) -> Result<Vec<u32>, ProcError> {
+    let path = PathBuf::from(format!("/proc/{pid}/status"));
+    let text = read(&path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let numbers = line.map(|line| line.split_whitespace().map(str::parse).collect());
+    numbers.and_then(Result::ok).ok_or(ProcError::Field {
+        path,
+        field: "NSpid",
+    })
+}
+
 /// Reads the machine's memory.
 ///
 /// # Errors
@@ -282,6 +298,8 @@ mod tests {
                 .any(|m| m.mount_point == Path::new("/proc"))
         );
         assert!(!program_name(std::process::id()).unwrap().is_empty());
+        let numbers = numbers_in_namespaces(std::process::id()).unwrap();
+        assert_eq!(numbers.first(), Some(&std::process::id()));
     }
 
     #[test]

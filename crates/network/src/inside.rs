@@ -20,6 +20,7 @@ use crate::identity::{
 };
 use crate::message;
 use crate::netlink::{Batch, Netlink, NetlinkError, Refusal, Step};
+use crate::nft::{self, NftError};
 
 /// The network inside a VE could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,30 @@ pub fn set_addresses(old: &[IpAddr], new: &[IpAddr]) -> Result<(), InsideError> 
     )
 }
 
+/// Removes what a checkpoint program left that was killed while it kept packets away: the tables of
+/// nft that are called `CRIU-...`, in the calling thread's network namespace.
+///
+/// # Errors
+/// What `nft` says.
+pub fn remove_locks() -> Result<(), NftError> {
+    let tables = nft::list("list the tables inside the VE", &["tables"])?;
+    let locks: Vec<String> = locks(&tables)
+        .map(|lock| format!("delete {lock}"))
+        .collect();
+    if locks.is_empty() {
+        return Ok(());
+    }
+    nft::apply("let packets through to the VE", &locks.join("\n"))
+}
+
+/// Those of CRIU among `nft`'s list of tables: `table inet NAME`, one a line.
+fn locks(tables: &str) -> impl Iterator<Item = &str> {
+    tables.lines().map(str::trim).filter(|line| {
+        let name = line.strip_prefix("table inet CRIU-");
+        name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+    })
+}
+
 fn push_addresses(batch: &mut Batch, addresses: &[IpAddr]) {
     for &address in addresses {
         let message = message::address(INSIDE_INDEX, address, AddressScope::Universe);
@@ -145,5 +170,19 @@ fn succeed(refusals: Vec<Refusal>) -> Result<(), InsideError> {
             step: first.step,
             source: first.source,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_locks_of_criu_are_removed() {
+        let tables = "table inet filter\ntable inet CRIU-8b0af90c-7d23-4efb-84\ntable ip CRIU-1\n\
+                      table inet CRIU-1; flush ruleset\ntable inet criu-1\n";
+        let found: Vec<_> = locks(tables).collect();
+        assert_eq!(found, ["table inet CRIU-8b0af90c-7d23-4efb-84"]);
+        assert_eq!(locks("").count(), 0);
     }
 }

@@ -40,3 +40,4 @@ pub mod uplink;
 
 pub use counters::{Counters, counters, counters_all};
 pub use netlink::{Netlink, NetlinkError, Step};
+pub use nft::NftError;

@@ -1,16 +1,23 @@
 //! Pure decisions: what may be asked of a VE in its state, which number and address a new one
-//! gets, which limits can be granted, in which order VEs start.
+//! gets, which limits can be granted, what a node may sell and how it is divided, in which order
+//! VEs start.
 //!
 //! Nothing here does I/O, reads a clock or takes a lock: every function maps what is known to what
 //! should be, so that it can be tested with every input. The `engine` carries decisions out.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod allocation;
 pub mod limits;
 pub mod order;
+#[cfg(test)]
+mod testing;
 pub mod transition;
+pub mod weights;
 
+pub use admission::{AdmissionDenied, Capacity, NodeCapacity};
 pub use allocation::{first_free_address, first_free_id};
 pub use limits::{InUse, LimitDenied};
 pub use order::{start_waves, stop_waves};
 pub use transition::{Action, ActionDenied, AfterExit, after_exit, permit};
+pub use weights::{Claim, cpu_weights};

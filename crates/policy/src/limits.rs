@@ -1,6 +1,8 @@
-//! Whether limits can be granted, given what the VE uses and what the node has.
+//! Whether limits make sense together, and can be granted given what the VE uses.
 
-use ve::{Bytes, Limits};
+use std::fmt::Display;
+
+use ve::{Bytes, Key, Limits};
 
 /// What a VE uses of the things that cannot be taken back without killing or losing something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,11 +22,21 @@ pub enum LimitDenied {
     #[error("{key}: {wanted} is below the {used} that it uses now")]
     BelowUse {
         /// The key of the setting.
-        key: ve::Key,
+        key: Key,
         /// What was asked for.
         wanted: String,
         /// What is in use.
         used: String,
+    },
+    /// Two settings contradict each other.
+    #[error("{key}: {value} {rule}")]
+    Contradiction {
+        /// The key of the one that has to change.
+        key: Key,
+        /// Its value.
+        value: String,
+        /// What it contradicts.
+        rule: String,
     },
     /// A processor of the set does not exist.
     #[error("cpu.set: there is no processor {processor}; this node has {first} to {last}",
@@ -35,6 +47,96 @@ pub enum LimitDenied {
         /// How many the node has.
         processors: u32,
     },
+}
+
+/// Decides whether settings make sense together, whatever the node.
+///
+/// # Errors
+/// Names the first that contradicts another: a guarantee above its limit, a burst without one.
+pub fn consistent(limits: &Limits) -> Result<(), LimitDenied> {
+    let Limits {
+        cpu,
+        memory,
+        network,
+        ..
+    } = limits;
+    within(Key::CpuGuarantee, limits.cpu_guarantee, Key::CpuLimit, *cpu)?;
+    if let (Some(guarantee), Some(set)) = (limits.cpu_guarantee, &limits.cpu_set)
+        && guarantee > set_cores(set)
+    {
+        let rule = format!("is more than the processors of cpu.set={set}");
+        return Err(contradiction(Key::CpuGuarantee, guarantee, rule));
+    }
+    needs(Key::CpuBurst, limits.cpu_burst, Key::CpuLimit, *cpu)?;
+    // The kernel takes no burst above the quota (`tg_set_cfs_bandwidth`, kernel/sched/core.c).
+    within(Key::CpuBurst, limits.cpu_burst, Key::CpuLimit, *cpu)?;
+    let guarantee = limits.memory_guarantee;
+    within(Key::MemoryGuarantee, guarantee, Key::MemoryLimit, *memory)?;
+    needs(
+        Key::MemoryBurst,
+        limits.memory_burst,
+        Key::MemoryLimit,
+        *memory,
+    )?;
+    let guarantee = limits.network_guarantee;
+    within(
+        Key::NetworkGuarantee,
+        guarantee,
+        Key::NetworkLimit,
+        *network,
+    )?;
+    needs(
+        Key::NetworkBurst,
+        limits.network_burst,
+        Key::NetworkLimit,
+        *network,
+    )
+}
+
+/// A value that may not exceed the limit, if there is one.
+fn within<T: PartialOrd + Display>(
+    key: Key,
+    value: Option<T>,
+    limit_key: Key,
+    limit: Option<T>,
+) -> Result<(), LimitDenied> {
+    match (value, limit) {
+        (Some(value), Some(limit)) if value > limit => {
+            let rule = format!("is more than {limit_key}, which is {limit}");
+            Err(contradiction(key, value, rule))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value that means nothing without a limit.
+fn needs<T: Display>(
+    key: Key,
+    value: Option<T>,
+    limit_key: Key,
+    limit: Option<T>,
+) -> Result<(), LimitDenied> {
+    match (value, limit) {
+        (Some(value), None) => {
+            let rule = format!("needs a {limit_key} to go beyond");
+            Err(contradiction(key, value, rule))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn contradiction(key: Key, value: impl Display, rule: String) -> LimitDenied {
+    LimitDenied::Contradiction {
+        key,
+        value: value.to_string(),
+        rule,
+    }
+}
+
+/// As many processors as a set has.
+pub(crate) fn set_cores(set: &ve::CpuSet) -> ve::Cores {
+    let thousandths = u32::try_from(set.processors().len()).map_or(u32::MAX, |n| n * 1_000);
+    ve::Cores::from_thousandths(thousandths)
 }
 
 /// Decides whether `wanted` can take the place of the limits of a VE that uses `in_use`, on a node
@@ -57,17 +159,17 @@ pub fn grant(wanted: &Limits, in_use: &InUse, processors: u32) -> Result<(), Lim
     if let (Some(limit), Some(used)) = (wanted.memory, in_use.memory_bytes)
         && limit.get() < used
     {
-        return below(ve::Key::MemoryLimit, limit.get(), used, &bytes);
+        return below(Key::MemoryLimit, limit.get(), used, &bytes);
     }
     if let (Some(limit), Some(used)) = (wanted.disk, in_use.disk_bytes)
         && limit.get() < used
     {
-        return below(ve::Key::DiskLimit, limit.get(), used, &bytes);
+        return below(Key::DiskLimit, limit.get(), used, &bytes);
     }
     if let (Some(limit), Some(used)) = (wanted.processes, in_use.processes)
         && u64::from(limit) < used
     {
-        return below(ve::Key::ProcessesLimit, limit.into(), used, &|value| {
+        return below(Key::ProcessesLimit, limit.into(), used, &|value| {
             value.to_string()
         });
     }
@@ -125,6 +227,54 @@ mod tests {
             denied.to_string(),
             "memory.limit: 64.0M is below the 100.0M that it uses now"
         );
+    }
+
+    #[test]
+    fn contradictions_name_both_sides() {
+        let read = |texts: &[&str]| {
+            consistent(&crate::testing::limits(texts)).map_err(|denied| denied.to_string())
+        };
+        for (texts, words) in [
+            (
+                &["cpu.guarantee=2", "cpu.limit=1"][..],
+                "cpu.guarantee: 2 is more than cpu.limit, which is 1",
+            ),
+            (
+                &["cpu.guarantee=2", "cpu.set=3"],
+                "cpu.guarantee: 2 is more than the processors of cpu.set=3",
+            ),
+            (
+                &["cpu.burst=1"],
+                "cpu.burst: 1 needs a cpu.limit to go beyond",
+            ),
+            (
+                &["cpu.burst=2", "cpu.limit=1"],
+                "cpu.burst: 2 is more than cpu.limit, which is 1",
+            ),
+            (
+                &["memory.guarantee=2G", "memory.limit=1G"],
+                "memory.guarantee: 2G is more than memory.limit, which is 1G",
+            ),
+            (
+                &["memory.burst=1G"],
+                "memory.burst: 1G needs a memory.limit to go beyond",
+            ),
+            (
+                &["network.guarantee=2Mbit", "network.limit=1Mbit"],
+                "network.guarantee: 2Mbit is more than network.limit, which is 1Mbit",
+            ),
+            (
+                &["network.burst=2Mbit"],
+                "network.burst: 2Mbit needs a network.limit to go beyond",
+            ),
+        ] {
+            assert_eq!(read(texts), Err(words.to_owned()));
+        }
+        assert_eq!(
+            read(&["cpu.guarantee=1", "cpu.limit=1", "cpu.burst=1"]),
+            Ok(())
+        );
+        assert_eq!(read(&["memory.guarantee=1G"]), Ok(()));
     }
 
     #[test]

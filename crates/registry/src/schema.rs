@@ -16,7 +16,11 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-pub(crate) const FORMATS: [&str; 3] = [TABLES, STAGES, ACCOUNTS];
+pub(crate) const FORMATS: [&str; 4] = [TABLES, STAGES, GUARANTEES, ACCOUNTS];
+
+/// A VE's specification may hold guarantees, bursts and rates. No table changes; the number keeps an older
+/// node from dropping them silently when it writes the specification again.
+const GUARANTEES: &str = "";
 
 /// What VEs used; documents of other parts of the node; messages that wait.
 const ACCOUNTS: &str = "

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use ve::{Autostart, Bytes, Cores, Limits, Name, Spec, VeId};
+use ve::{Autostart, Bits, Bytes, Cores, Limits, Name, Operations, Spec, VeId};
 
 use crate::record::{FirstBoot, Run};
 
@@ -34,13 +34,26 @@ pub(crate) struct StoredSpec {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct StoredLimits {
+    cpu_guarantee_thousandths: Option<u32>,
     cpu_thousandths: Option<u32>,
+    cpu_burst_thousandths: Option<u32>,
     cpu_share: Option<u32>,
     cpu_set: Option<String>,
+    memory_guarantee_bytes: Option<u64>,
     memory_bytes: Option<u64>,
+    memory_burst_bytes: Option<u64>,
     memory_swap_bytes: Option<u64>,
     processes: Option<u32>,
+    files: Option<u32>,
     disk_bytes: Option<u64>,
+    io_share: Option<u32>,
+    io_read_bytes: Option<u64>,
+    io_write_bytes: Option<u64>,
+    io_read_operations: Option<u32>,
+    io_write_operations: Option<u32>,
+    network_guarantee_bits: Option<u64>,
+    network_bits: Option<u64>,
+    network_burst_bits: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,15 +72,6 @@ pub(crate) struct StoredFirstBoot {
 
 impl From<&Spec> for StoredSpec {
     fn from(spec: &Spec) -> Self {
-        let Limits {
-            cpu,
-            cpu_share,
-            cpu_set,
-            memory,
-            memory_swap,
-            processes,
-            disk,
-        } = &spec.limits;
         Self {
             name: spec.name.to_string(),
             template: spec.template.to_string(),
@@ -75,15 +79,7 @@ impl From<&Spec> for StoredSpec {
             hostname: spec.hostname.clone(),
             addresses: spec.addresses.clone(),
             dns: spec.dns.clone(),
-            limits: StoredLimits {
-                cpu_thousandths: cpu.map(Cores::thousandths),
-                cpu_share: *cpu_share,
-                cpu_set: cpu_set.as_ref().map(ToString::to_string),
-                memory_bytes: memory.map(Bytes::get),
-                memory_swap_bytes: memory_swap.map(Bytes::get),
-                processes: *processes,
-                disk_bytes: disk.map(Bytes::get),
-            },
+            limits: StoredLimits::from(&spec.limits),
             labels: spec.labels.clone(),
             autostart: match spec.autostart {
                 Autostart::Off => None,
@@ -99,7 +95,6 @@ impl From<&Spec> for StoredSpec {
 impl StoredSpec {
     /// The domain's form, or the words for what in it cannot be read.
     pub(crate) fn into_spec(self, id: VeId) -> Result<Spec, String> {
-        let cpu_set = self.limits.cpu_set.map(|text| text.parse()).transpose();
         Ok(Spec {
             id,
             name: Name::new(&self.name).map_err(|error| error.to_string())?,
@@ -108,20 +103,67 @@ impl StoredSpec {
             hostname: self.hostname,
             addresses: self.addresses,
             dns: self.dns,
-            limits: Limits {
-                cpu: self.limits.cpu_thousandths.map(Cores::from_thousandths),
-                cpu_share: self.limits.cpu_share,
-                cpu_set: cpu_set.map_err(|error: ve::InvalidUnit| error.to_string())?,
-                memory: self.limits.memory_bytes.map(Bytes::new),
-                memory_swap: self.limits.memory_swap_bytes.map(Bytes::new),
-                processes: self.limits.processes,
-                disk: self.limits.disk_bytes.map(Bytes::new),
-            },
+            limits: self.limits.into_limits()?,
             labels: self.labels,
             autostart: self.autostart.map_or(Autostart::Off, Autostart::Order),
             protected: self.protected,
             nesting: self.nesting,
             created: self.created,
+        })
+    }
+}
+
+impl From<&Limits> for StoredLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            cpu_guarantee_thousandths: limits.cpu_guarantee.map(Cores::thousandths),
+            cpu_thousandths: limits.cpu.map(Cores::thousandths),
+            cpu_burst_thousandths: limits.cpu_burst.map(Cores::thousandths),
+            cpu_share: limits.cpu_share,
+            cpu_set: limits.cpu_set.as_ref().map(ToString::to_string),
+            memory_guarantee_bytes: limits.memory_guarantee.map(Bytes::get),
+            memory_bytes: limits.memory.map(Bytes::get),
+            memory_burst_bytes: limits.memory_burst.map(Bytes::get),
+            memory_swap_bytes: limits.memory_swap.map(Bytes::get),
+            processes: limits.processes,
+            files: limits.files,
+            disk_bytes: limits.disk.map(Bytes::get),
+            io_share: limits.io_share,
+            io_read_bytes: limits.io_read.map(Bytes::get),
+            io_write_bytes: limits.io_write.map(Bytes::get),
+            io_read_operations: limits.io_read_operations.map(Operations::get),
+            io_write_operations: limits.io_write_operations.map(Operations::get),
+            network_guarantee_bits: limits.network_guarantee.map(Bits::get),
+            network_bits: limits.network.map(Bits::get),
+            network_burst_bits: limits.network_burst.map(Bits::get),
+        }
+    }
+}
+
+impl StoredLimits {
+    fn into_limits(self) -> Result<Limits, String> {
+        let cpu_set = self.cpu_set.map(|text| text.parse()).transpose();
+        Ok(Limits {
+            cpu_guarantee: self.cpu_guarantee_thousandths.map(Cores::from_thousandths),
+            cpu: self.cpu_thousandths.map(Cores::from_thousandths),
+            cpu_burst: self.cpu_burst_thousandths.map(Cores::from_thousandths),
+            cpu_share: self.cpu_share,
+            cpu_set: cpu_set.map_err(|error: ve::InvalidUnit| error.to_string())?,
+            memory_guarantee: self.memory_guarantee_bytes.map(Bytes::new),
+            memory: self.memory_bytes.map(Bytes::new),
+            memory_burst: self.memory_burst_bytes.map(Bytes::new),
+            memory_swap: self.memory_swap_bytes.map(Bytes::new),
+            processes: self.processes,
+            files: self.files,
+            disk: self.disk_bytes.map(Bytes::new),
+            io_share: self.io_share,
+            io_read: self.io_read_bytes.map(Bytes::new),
+            io_write: self.io_write_bytes.map(Bytes::new),
+            io_read_operations: self.io_read_operations.map(Operations::new),
+            io_write_operations: self.io_write_operations.map(Operations::new),
+            network_guarantee: self.network_guarantee_bits.map(Bits::new),
+            network: self.network_bits.map(Bits::new),
+            network_burst: self.network_burst_bits.map(Bits::new),
         })
     }
 }

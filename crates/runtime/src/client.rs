@@ -174,6 +174,26 @@ impl Client {
         }
     }
 
+    /// Connects a VE that [`Client::restore`] is waking to the network. Called when CRIU asks before
+    /// it lets the VE's processes go on, `pid` being their init.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not being woken; `Node` when the node refuses a step.
+    pub fn connect_woken(&self, id: VeId, pid: u32) -> Result<(), CallError> {
+        self.done(Call::ConnectWoken { id, pid }, &[])
+    }
+
+    /// Whether any VE is being woken: by a daemon that is gone, too. Such a restore ends by itself.
+    ///
+    /// # Errors
+    /// [`CallError::Gone`] when the launcher died.
+    pub fn is_waking(&self) -> Result<bool, CallError> {
+        match self.call(Call::Waking, &[])? {
+            Answer::Waking(waking) => Ok(waking),
+            _ => Err(CallError::Protocol),
+        }
+    }
+
     /// Sends a signal to a VE's init.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::packet;
 use crate::protocol::{Answer, Call, Event, Failure, Message, Request};
 use crate::task::TaskEnd;
+use kernel::packet;
 
 /// Why a call to the launcher brought no answer.
 #[derive(Debug, thiserror::Error)]

@@ -25,10 +25,10 @@
 
 pub mod client;
 mod exchange;
+pub mod gate;
 pub mod isolation;
 pub mod launcher;
 pub mod masks;
-mod packet;
 pub mod protocol;
 pub mod restore;
 pub mod spec;

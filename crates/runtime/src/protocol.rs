@@ -13,13 +13,6 @@ use crate::spec::{ExecSpec, LaunchSpec, RootSpec, WindowSize};
 /// Version of the protocol; both sides name it first and part when it differs.
 pub const VERSION: u32 = 1;
 
-/// Longest message in bytes. Fits the default socket buffer (212,992) with the kernel's overhead;
-/// keys and host files of one VE are far below.
-pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
-
-/// Most descriptors in one message: 12 v1 hierarchies, one v2 group, three streams.
-pub const DESCRIPTORS_MAX: usize = 24;
-
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
@@ -41,6 +34,14 @@ pub(crate) enum Call {
     },
     /// Answered by [`Answer::Launched`] once all processes of the VE run again.
     Restore { spec: Box<RestoreSpec> },
+    /// Connects a VE whose processes CRIU has made, and not yet let go on: the last step before.
+    ConnectWoken {
+        #[serde(with = "crate::wire::ve_number")]
+        id: VeId,
+        pid: u32,
+    },
+    /// Whether CRIU is waking any VE. Answered by [`Answer::Waking`].
+    Waking,
     /// Sends a signal to a VE's init.
     Signal {
         #[serde(with = "crate::wire::ve_number")]
@@ -134,6 +135,7 @@ pub(crate) enum Answer {
     },
     Ves(Vec<VeStatus>),
     Launched(Launched),
+    Waking(bool),
     /// A task began; with a terminal, its master is the message's one descriptor.
     Started {
         pid: u32,

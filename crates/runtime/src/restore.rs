@@ -36,6 +36,9 @@ pub struct RestoreSpec {
     pub addresses_before: Vec<IpAddr>,
     /// What the VE itself had put into its `/dev`.
     pub dev: Vec<DevEntry>,
+    /// The socket at which CRIU's script asks before it lets the processes go on: see
+    /// [`crate::gate`].
+    pub gate: PathBuf,
 }
 
 /// CRIU as a program.
@@ -43,6 +46,8 @@ pub struct RestoreSpec {
 pub struct CriuProgram {
     /// Its path, or a loader's with what leads to it, before CRIU's own arguments.
     pub command: Vec<String>,
+    /// The launcher's program, which CRIU runs as its script: see [`crate::gate`].
+    pub script: PathBuf,
     /// Folder with the plugin that lets CRIU act as the VE's maker. Without it CRIU needs
     /// `CAP_SYS_RESOURCE` for a dump, and a woken VE shares root's inotify quota.
     pub plugins: Option<PathBuf>,

@@ -8,9 +8,10 @@ use std::pin::Pin;
 
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation, NodeStatus,
-    Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest,
-    Template, TemplateDetails, TerminalSize, Ve, VeDetails, VeState,
+    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
+    NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest,
+    StartRequest, Stats, StopRequest, Template, TemplateDetails, TerminalSize, Ve, VeDetails,
+    VeState,
 };
 use api::stream::Ended;
 use std::time::Duration;
@@ -235,6 +236,8 @@ pub trait Node: Meters {
     fn pool(&self) -> Reply<'_, PoolStatus>;
     /// `GET /v1/node`.
     fn node(&self) -> Reply<'_, NodeStatus>;
+    /// `PATCH /v1/node`: changes what the node keeps for itself and how much it sells, all or none.
+    fn set_node(&self, request: NodeSetRequest) -> Reply<'_, NodeStatus>;
     /// `POST /v1/node/init`: prepares the node; `changed` is false when it was prepared as asked, and
     /// `conflict` when it was prepared otherwise.
     fn init(&self, request: InitRequest) -> Reply<'_, InitReply>;

@@ -1,28 +1,63 @@
-//! What a VE may use at most, and its share when there is not enough for all.
+//! What a VE is promised, may use at most, and its share when there is not enough for all.
+//!
+//! Four words, the same for every resource:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | guarantee | what it gets whatever others do |
+//! | limit | what it gets at most, whatever is free |
+//! | share | its weight against others for what nobody is guaranteed |
+//! | burst | what it may use beyond its limit for a while |
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::units::{Bytes, Cores, InvalidUnit};
+use crate::units::{Bits, Bytes, Cores, InvalidUnit, Operations};
 
-/// The limits of a VE. `None` is "as much as the node has".
+/// The resources of a VE. `None` is "no promise", "as much as the node has", "the usual share".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Processor time per time, whatever the node has free.
+    /// Processor time per time that it gets whatever others do.
+    pub cpu_guarantee: Option<Cores>,
+    /// Processor time per time that it gets at most, whatever the node has free.
     pub cpu: Option<Cores>,
+    /// Processor time per time beyond [`Limits::cpu`] for a tenth of a second, saved up before.
+    pub cpu_burst: Option<Cores>,
     /// Weight against the other VEs when they want more processor time than there is: 1 to
     /// 10,000, where a VE without one has 100 (the scale of `cpu.weight`, cgroup-v2.rst).
     pub cpu_share: Option<u32>,
     /// The processors that the VE may run on.
     pub cpu_set: Option<CpuSet>,
+    /// Memory that it keeps whatever others do.
+    pub memory_guarantee: Option<Bytes>,
     /// Memory of all processes and of their page cache.
     pub memory: Option<Bytes>,
+    /// Memory beyond [`Limits::memory`] while the node has some free.
+    pub memory_burst: Option<Bytes>,
     /// Swap beyond [`Limits::memory`].
     pub memory_swap: Option<Bytes>,
     /// Number of processes and threads.
     pub processes: Option<u32>,
+    /// Open files of each process.
+    pub files: Option<u32>,
     /// Space in the pool, for everything that the VE changed.
     pub disk: Option<Bytes>,
+    /// Weight against the other VEs when the pool's disk is busy: 1 to 10,000, usually 100.
+    pub io_share: Option<u32>,
+    /// Bytes per second that it reads from the pool's disk at most.
+    pub io_read: Option<Bytes>,
+    /// Bytes per second that it writes to it at most.
+    pub io_write: Option<Bytes>,
+    /// Operations per second of reading at most.
+    pub io_read_operations: Option<Operations>,
+    /// Operations per second of writing at most.
+    pub io_write_operations: Option<Operations>,
+    /// What it can send to, and receive from, other networks whatever others do; each direction.
+    pub network_guarantee: Option<Bits>,
+    /// What it can send and receive at most, each direction.
+    pub network: Option<Bits>,
+    /// What it can send and receive beyond [`Limits::network`] for a second, saved up before.
+    pub network_burst: Option<Bits>,
 }
 
 /// A set of processors in the kernel's list format: `0-3,8`.

@@ -3,61 +3,68 @@
 //! A [`Key`] is a word that people and scripts use; a [`Setting`] is a key with a value that was
 //! read and found sensible on its own. Whether a node can grant it is decided elsewhere.
 
+mod key;
+mod node;
+#[cfg(test)]
+mod tests;
+mod value;
+
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::limits::{CpuSet, Limits};
-use crate::spec::{Autostart, Spec};
-use crate::units::{Bytes, Cores, InvalidUnit};
+use crate::limits::CpuSet;
+use crate::spec::Autostart;
+use crate::units::{Bits, Bytes, Cores, InvalidUnit, Operations};
 
-/// A key that `set` knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
-    /// `cpu.limit`
-    CpuLimit,
-    /// `cpu.share`
-    CpuShare,
-    /// `cpu.set`
-    CpuSet,
-    /// `memory.limit`
-    MemoryLimit,
-    /// `memory.swap`
-    MemorySwap,
-    /// `processes.limit`
-    ProcessesLimit,
-    /// `disk.limit`
-    DiskLimit,
-    /// `address`
-    Address,
-    /// `hostname`
-    Hostname,
-    /// `dns`
-    Dns,
-    /// `autostart`
-    Autostart,
-    /// `protected`
-    Protected,
-    /// `nesting`
-    Nesting,
-}
+pub use key::Key;
+pub use node::{NodeKey, NodeResources, NodeSetting};
+use value::{
+    addresses, at_least, autostart, hostname, number, rate, size, truth, unit, unless_none,
+};
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
+    /// Processor time per time that it gets whatever others do; `None` is no promise.
+    CpuGuarantee(Option<Cores>),
     /// Processor time per time; `None` lifts the limit.
     CpuLimit(Option<Cores>),
+    /// Processor time per time beyond the limit, saved up before; `None` is none.
+    CpuBurst(Option<Cores>),
     /// Weight, 1 to 10,000; `None` is the default of 100.
     CpuShare(Option<u32>),
     /// Processors to run on; `None` is all.
     CpuSet(Option<CpuSet>),
+    /// Memory that it keeps whatever others do; `None` is no promise.
+    MemoryGuarantee(Option<Bytes>),
     /// Memory; `None` lifts the limit.
     MemoryLimit(Option<Bytes>),
+    /// Memory beyond the limit while the node has some free; `None` is none.
+    MemoryBurst(Option<Bytes>),
     /// Swap; `None` lifts the limit.
     MemorySwap(Option<Bytes>),
     /// Processes and threads; `None` lifts the limit.
     ProcessesLimit(Option<u32>),
+    /// Open files of each process; `None` lifts the limit.
+    FilesLimit(Option<u32>),
     /// Space in the pool; `None` lifts the limit.
     DiskLimit(Option<Bytes>),
+    /// Weight at the disk, 1 to 10,000; `None` is the default of 100.
+    IoShare(Option<u32>),
+    /// Bytes read per second; `None` lifts the limit.
+    IoReadLimit(Option<Bytes>),
+    /// Bytes written per second; `None` lifts the limit.
+    IoWriteLimit(Option<Bytes>),
+    /// Operations of reading per second; `None` lifts the limit.
+    IoReadOperations(Option<Operations>),
+    /// Operations of writing per second; `None` lifts the limit.
+    IoWriteOperations(Option<Operations>),
+    /// Bits per second, each way, whatever others do; `None` is no promise.
+    NetworkGuarantee(Option<Bits>),
+    /// Bits per second, each way; `None` lifts the limit.
+    NetworkLimit(Option<Bits>),
+    /// Bits per second beyond the limit, saved up before; `None` is none.
+    NetworkBurst(Option<Bits>),
     /// Addresses of the node's choice.
     AddressAuto,
     /// These addresses, in place of all others.
@@ -95,7 +102,7 @@ pub enum InvalidSetting {
     #[error("{key}")]
     Unit {
         /// The key whose value it is.
-        key: Key,
+        key: &'static str,
         /// What is wrong with the value.
         source: InvalidUnit,
     },
@@ -103,7 +110,7 @@ pub enum InvalidSetting {
     #[error("{key}: `{given}` {rule}")]
     Value {
         /// The key whose value it is.
-        key: Key,
+        key: &'static str,
         /// What was given.
         given: String,
         /// The rule that it breaks.
@@ -113,7 +120,7 @@ pub enum InvalidSetting {
     #[error("{key} is given twice")]
     Twice {
         /// The key.
-        key: Key,
+        key: &'static str,
     },
 }
 
@@ -121,105 +128,24 @@ pub enum InvalidSetting {
 const MEMORY_MIN: Bytes = Bytes::from_mebibytes(4);
 /// Least space in which a distribution's first boot can write its logs and identity.
 const DISK_MIN: Bytes = Bytes::from_mebibytes(16);
+/// The scale of `cpu.weight` and `io.weight` (cgroup-v2.rst).
+const SHARE_MAX: u32 = 10_000;
 /// The kernel's bound on process numbers (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
 const PROCESSES_MAX: u32 = 4_194_304;
 /// More addresses than this on one VE are a mistake or an attack on the route table.
 const ADDRESSES_MAX: usize = 64;
 /// glibc reads three name servers and no more (resolv.conf(5), MAXNS).
 const DNS_MAX: usize = 3;
-/// The kernel's bound on host names (`__NEW_UTS_LEN`, uname(2)).
-const HOSTNAME_MAX: usize = 64;
-
-impl Key {
-    /// Every key, in the order of tables.
-    pub const ALL: [Self; 13] = [
-        Self::CpuLimit,
-        Self::CpuShare,
-        Self::CpuSet,
-        Self::MemoryLimit,
-        Self::MemorySwap,
-        Self::ProcessesLimit,
-        Self::DiskLimit,
-        Self::Address,
-        Self::Hostname,
-        Self::Dns,
-        Self::Autostart,
-        Self::Protected,
-        Self::Nesting,
-    ];
-
-    /// The word that people and scripts write.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CpuLimit => "cpu.limit",
-            Self::CpuShare => "cpu.share",
-            Self::CpuSet => "cpu.set",
-            Self::MemoryLimit => "memory.limit",
-            Self::MemorySwap => "memory.swap",
-            Self::ProcessesLimit => "processes.limit",
-            Self::DiskLimit => "disk.limit",
-            Self::Address => "address",
-            Self::Hostname => "hostname",
-            Self::Dns => "dns",
-            Self::Autostart => "autostart",
-            Self::Protected => "protected",
-            Self::Nesting => "nesting",
-        }
-    }
-
-    /// Finds the key that a word names.
-    ///
-    /// # Errors
-    /// An unknown word is refused with the nearest key, or with all of them.
-    pub fn from_word(word: &str) -> Result<Self, InvalidSetting> {
-        Self::ALL
-            .into_iter()
-            .find(|key| key.as_str() == word)
-            .ok_or_else(|| {
-                let distance = |key: &Self| edit_distance(word, key.as_str());
-                let nearest = Self::ALL.into_iter().min_by_key(distance);
-                let advice = match nearest {
-                    Some(key) if distance(&key) <= 3 => format!("did you mean `{key}`?"),
-                    _ => format!("the keys are {}", Self::ALL.map(Self::as_str).join(", ")),
-                };
-                InvalidSetting::UnknownKey {
-                    given: word.chars().take(60).collect(),
-                    advice,
-                }
-            })
-    }
-
-    /// The value that this key has in `spec`, as `set` would read it back; none where nothing is
-    /// set.
-    #[must_use]
-    pub fn value_in(self, spec: &Spec) -> Option<String> {
-        let Limits {
-            cpu,
-            cpu_share,
-            cpu_set,
-            memory,
-            memory_swap,
-            processes,
-            disk,
-        } = &spec.limits;
-        match self {
-            Self::CpuLimit => cpu.map(|value| value.to_string()),
-            Self::CpuShare => cpu_share.map(|value| value.to_string()),
-            Self::CpuSet => cpu_set.as_ref().map(ToString::to_string),
-            Self::MemoryLimit => memory.map(|value| value.to_string()),
-            Self::MemorySwap => memory_swap.map(|value| value.to_string()),
-            Self::ProcessesLimit => processes.map(|value| value.to_string()),
-            Self::DiskLimit => disk.map(|value| value.to_string()),
-            Self::Address => join(&spec.addresses),
-            Self::Hostname => Some(spec.hostname.clone()),
-            Self::Dns => join(&spec.dns),
-            Self::Autostart => Some(spec.autostart.to_string()),
-            Self::Protected => Some(yes_or_no(spec.protected).to_owned()),
-            Self::Nesting => Some(yes_or_no(spec.nesting).to_owned()),
-        }
-    }
-}
+/// Below it, reading one page takes a second, and a VE hangs.
+const IO_RATE_MIN: Bytes = Bytes::new(64 << 10);
+/// The same for operations: starting one program takes tens.
+const IO_OPERATIONS_MIN: Operations = Operations::new(10);
+/// Below it, one packet of usual size takes a fifth of a second.
+const NETWORK_MIN: Bits = Bits::new(64_000);
+/// Fewer open files than this let no init run.
+const FILES_MIN: u32 = 64;
+/// The kernel's usual bound on open files of one process (`fs.nr_open`, proc_sys_fs(5)).
+const FILES_MAX: u32 = 1_048_576;
 
 impl Setting {
     /// Reads `KEY=VALUE`. `none` as a value takes a limit away.
@@ -234,32 +160,47 @@ impl Setting {
                     given: assignment.chars().take(60).collect(),
                 })?;
         let key = Key::from_word(word.trim())?;
-        let value = value.trim();
+        Self::read(key, value.trim())
+    }
+
+    fn read(key: Key, value: &str) -> Result<Self, InvalidSetting> {
+        let word = key.as_str();
+        let cores = || unless_none(value, |text| unit(word, text));
+        let memory = || unless_none(value, |text| size(word, text, MEMORY_MIN));
+        let share = || unless_none(value, |text| number(word, text, 1, SHARE_MAX));
+        let bytes_rate = || unless_none(value, |text| rate(word, text, IO_RATE_MIN));
+        let operations = || unless_none(value, |text| at_least(word, text, IO_OPERATIONS_MIN));
+        let bits = || unless_none(value, |text| at_least(word, text, NETWORK_MIN));
+        let count = |least, most| unless_none(value, |text| number(word, text, least, most));
+        let bytes = |least| unless_none(value, |text| size(word, text, least));
         Ok(match key {
-            Key::CpuLimit => Self::CpuLimit(unless_none(value, |text| unit(key, text))?),
-            Key::CpuShare => {
-                Self::CpuShare(unless_none(value, |text| number(key, text, 1, 10_000))?)
-            }
-            Key::CpuSet => Self::CpuSet(unless_none(value, |text| unit(key, text))?),
-            Key::MemoryLimit => {
-                Self::MemoryLimit(unless_none(value, |text| size(key, text, MEMORY_MIN))?)
-            }
-            Key::MemorySwap => {
-                Self::MemorySwap(unless_none(value, |text| size(key, text, Bytes::new(0)))?)
-            }
-            Key::ProcessesLimit => Self::ProcessesLimit(unless_none(value, |text| {
-                number(key, text, 1, PROCESSES_MAX)
-            })?),
-            Key::DiskLimit => {
-                Self::DiskLimit(unless_none(value, |text| size(key, text, DISK_MIN))?)
-            }
+            Key::CpuGuarantee => Self::CpuGuarantee(cores()?),
+            Key::CpuLimit => Self::CpuLimit(cores()?),
+            Key::CpuBurst => Self::CpuBurst(cores()?),
+            Key::CpuShare => Self::CpuShare(share()?),
+            Key::CpuSet => Self::CpuSet(unless_none(value, |text| unit(word, text))?),
+            Key::MemoryGuarantee => Self::MemoryGuarantee(memory()?),
+            Key::MemoryLimit => Self::MemoryLimit(memory()?),
+            Key::MemoryBurst => Self::MemoryBurst(memory()?),
+            Key::MemorySwap => Self::MemorySwap(bytes(Bytes::new(0))?),
+            Key::ProcessesLimit => Self::ProcessesLimit(count(1, PROCESSES_MAX)?),
+            Key::FilesLimit => Self::FilesLimit(count(FILES_MIN, FILES_MAX)?),
+            Key::DiskLimit => Self::DiskLimit(bytes(DISK_MIN)?),
+            Key::IoShare => Self::IoShare(share()?),
+            Key::IoReadLimit => Self::IoReadLimit(bytes_rate()?),
+            Key::IoWriteLimit => Self::IoWriteLimit(bytes_rate()?),
+            Key::IoReadOperations => Self::IoReadOperations(operations()?),
+            Key::IoWriteOperations => Self::IoWriteOperations(operations()?),
+            Key::NetworkGuarantee => Self::NetworkGuarantee(bits()?),
+            Key::NetworkLimit => Self::NetworkLimit(bits()?),
+            Key::NetworkBurst => Self::NetworkBurst(bits()?),
             Key::Address if value == "auto" => Self::AddressAuto,
-            Key::Address => Self::Addresses(addresses(key, value, ADDRESSES_MAX)?),
+            Key::Address => Self::Addresses(addresses(word, value, ADDRESSES_MAX)?),
             Key::Hostname => Self::Hostname(hostname(value)?),
-            Key::Dns => Self::Dns(addresses(key, value, DNS_MAX)?),
+            Key::Dns => Self::Dns(addresses(word, value, DNS_MAX)?),
             Key::Autostart => Self::Autostart(autostart(value)?),
-            Key::Protected => Self::Protected(truth(key, value)?),
-            Key::Nesting => Self::Nesting(truth(key, value)?),
+            Key::Protected => Self::Protected(truth(word, value)?),
+            Key::Nesting => Self::Nesting(truth(word, value)?),
         })
     }
 
@@ -275,7 +216,9 @@ impl Setting {
                 .iter()
                 .any(|earlier| earlier.key() == setting.key())
             {
-                return Err(InvalidSetting::Twice { key: setting.key() });
+                return Err(InvalidSetting::Twice {
+                    key: setting.key().as_str(),
+                });
             }
             settings.push(setting);
         }
@@ -286,13 +229,26 @@ impl Setting {
     #[must_use]
     pub fn key(&self) -> Key {
         match self {
+            Self::CpuGuarantee(_) => Key::CpuGuarantee,
             Self::CpuLimit(_) => Key::CpuLimit,
+            Self::CpuBurst(_) => Key::CpuBurst,
             Self::CpuShare(_) => Key::CpuShare,
             Self::CpuSet(_) => Key::CpuSet,
+            Self::MemoryGuarantee(_) => Key::MemoryGuarantee,
             Self::MemoryLimit(_) => Key::MemoryLimit,
+            Self::MemoryBurst(_) => Key::MemoryBurst,
             Self::MemorySwap(_) => Key::MemorySwap,
             Self::ProcessesLimit(_) => Key::ProcessesLimit,
+            Self::FilesLimit(_) => Key::FilesLimit,
             Self::DiskLimit(_) => Key::DiskLimit,
+            Self::IoShare(_) => Key::IoShare,
+            Self::IoReadLimit(_) => Key::IoReadLimit,
+            Self::IoWriteLimit(_) => Key::IoWriteLimit,
+            Self::IoReadOperations(_) => Key::IoReadOperations,
+            Self::IoWriteOperations(_) => Key::IoWriteOperations,
+            Self::NetworkGuarantee(_) => Key::NetworkGuarantee,
+            Self::NetworkLimit(_) => Key::NetworkLimit,
+            Self::NetworkBurst(_) => Key::NetworkBurst,
             Self::AddressAuto | Self::Addresses(_) => Key::Address,
             Self::Hostname(_) => Key::Hostname,
             Self::Dns(_) => Key::Dns,
@@ -303,9 +259,33 @@ impl Setting {
     }
 }
 
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+impl Setting {
+    /// Whether it asks for something, and does not only take something away.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        !matches!(
+            self,
+            Self::CpuGuarantee(None)
+                | Self::CpuLimit(None)
+                | Self::CpuBurst(None)
+                | Self::CpuShare(None)
+                | Self::CpuSet(None)
+                | Self::MemoryGuarantee(None)
+                | Self::MemoryLimit(None)
+                | Self::MemoryBurst(None)
+                | Self::MemorySwap(None)
+                | Self::ProcessesLimit(None)
+                | Self::FilesLimit(None)
+                | Self::DiskLimit(None)
+                | Self::IoShare(None)
+                | Self::IoReadLimit(None)
+                | Self::IoWriteLimit(None)
+                | Self::IoReadOperations(None)
+                | Self::IoWriteOperations(None)
+                | Self::NetworkGuarantee(None)
+                | Self::NetworkLimit(None)
+                | Self::NetworkBurst(None)
+        )
     }
 }
 
@@ -314,228 +294,6 @@ impl fmt::Display for Autostart {
         match self {
             Self::Off => f.pad("no"),
             Self::Order(order) => f.pad(&order.to_string()),
-        }
-    }
-}
-
-fn invalid(key: Key, given: &str, rule: impl Into<String>) -> InvalidSetting {
-    InvalidSetting::Value {
-        key,
-        given: given.chars().take(80).collect(),
-        rule: rule.into(),
-    }
-}
-
-fn unless_none<T>(
-    value: &str,
-    read: impl FnOnce(&str) -> Result<T, InvalidSetting>,
-) -> Result<Option<T>, InvalidSetting> {
-    if value == "none" {
-        Ok(None)
-    } else {
-        read(value).map(Some)
-    }
-}
-
-fn unit<T: std::str::FromStr<Err = InvalidUnit>>(
-    key: Key,
-    text: &str,
-) -> Result<T, InvalidSetting> {
-    text.parse()
-        .map_err(|source| InvalidSetting::Unit { key, source })
-}
-
-fn size(key: Key, text: &str, least: Bytes) -> Result<Bytes, InvalidSetting> {
-    let bytes: Bytes = unit(key, text)?;
-    if bytes < least {
-        return Err(invalid(
-            key,
-            text,
-            format!("is too little: it must be at least {least}"),
-        ));
-    }
-    Ok(bytes)
-}
-
-fn number(key: Key, text: &str, least: u32, most: u32) -> Result<u32, InvalidSetting> {
-    text.parse()
-        .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| {
-            invalid(
-                key,
-                text,
-                format!("is not a whole number from {least} to {most}"),
-            )
-        })
-}
-
-fn addresses(key: Key, text: &str, most: usize) -> Result<Vec<IpAddr>, InvalidSetting> {
-    if text == "none" {
-        return Ok(Vec::new());
-    }
-    let mut addresses = Vec::new();
-    for part in text.split(',') {
-        let address: IpAddr = part
-            .trim()
-            .parse()
-            .map_err(|_| invalid(key, part, "is not an IPv4 or IPv6 address"))?;
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            return Err(invalid(key, part, "is not the address of one host"));
-        }
-        if addresses.contains(&address) {
-            return Err(invalid(key, part, "is given twice"));
-        }
-        addresses.push(address);
-    }
-    if addresses.len() > most {
-        return Err(invalid(
-            key,
-            text,
-            format!("has more than {most} addresses"),
-        ));
-    }
-    Ok(addresses)
-}
-
-/// RFC 1123, section 2.1: labels of letters, digits and dashes, joined by dots.
-fn hostname(text: &str) -> Result<String, InvalidSetting> {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    if text.len() > HOSTNAME_MAX || !text.split('.').all(label) {
-        let rule = "is not a host name: letters, digits, dashes and dots, at most 64 characters";
-        return Err(invalid(Key::Hostname, text, rule));
-    }
-    Ok(text.to_owned())
-}
-
-fn autostart(text: &str) -> Result<Autostart, InvalidSetting> {
-    match text {
-        "no" | "off" | "false" => Ok(Autostart::Off),
-        "yes" | "on" | "true" => Ok(Autostart::Order(Autostart::ORDER_DEFAULT)),
-        _ => text.parse().map(Autostart::Order).map_err(|_| {
-            invalid(
-                Key::Autostart,
-                text,
-                "is not `yes`, `no` or a place in the order, as 10",
-            )
-        }),
-    }
-}
-
-fn truth(key: Key, text: &str) -> Result<bool, InvalidSetting> {
-    match text {
-        "yes" | "on" | "true" => Ok(true),
-        "no" | "off" | "false" => Ok(false),
-        _ => Err(invalid(key, text, "is not `yes` or `no`")),
-    }
-}
-
-fn yes_or_no(value: bool) -> &'static str {
-    if value { "yes" } else { "no" }
-}
-
-fn join(addresses: &[IpAddr]) -> Option<String> {
-    let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    (!texts.is_empty()).then(|| texts.join(","))
-}
-
-/// Number of single-letter insertions, deletions and substitutions between two short words
-/// (Levenshtein, one row at a time).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().take(100).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn reads_every_key() {
-        for (text, setting) in [
-            (
-                "cpu.limit=0.5",
-                Setting::CpuLimit(Some(Cores::from_thousandths(500))),
-            ),
-            ("cpu.limit=none", Setting::CpuLimit(None)),
-            ("cpu.share=300", Setting::CpuShare(Some(300))),
-            (
-                "memory.limit=512M",
-                Setting::MemoryLimit(Some(Bytes::from_mebibytes(512))),
-            ),
-            ("processes.limit=200", Setting::ProcessesLimit(Some(200))),
-            ("address=auto", Setting::AddressAuto),
-            ("address=none", Setting::Addresses(Vec::new())),
-            (
-                "hostname=www.example.org",
-                Setting::Hostname("www.example.org".into()),
-            ),
-            ("autostart=yes", Setting::Autostart(Autostart::Order(100))),
-            ("autostart=7", Setting::Autostart(Autostart::Order(7))),
-            ("protected=no", Setting::Protected(false)),
-        ] {
-            assert_eq!(Setting::parse(text).unwrap(), setting, "{text}");
-        }
-    }
-
-    #[test]
-    fn refusals_name_key_and_rule() {
-        for (text, words) in [
-            ("memory.limit", "is not KEY=VALUE"),
-            ("memory.limt=1G", "did you mean `memory.limit`?"),
-            ("colour=red", "the keys are"),
-            ("memory.limit=5Mbit", "`5Mbit` is not a size"),
-            ("memory.limit=1", "at least 4M"),
-            ("memory.limit=-1", "not a size"),
-            ("processes.limit=0", "whole number from 1"),
-            ("cpu.share=20000", "from 1 to 10000"),
-            ("address=10.0.0.300", "not an IPv4 or IPv6 address"),
-            ("address=127.0.0.1", "not the address of one host"),
-            ("address=10.0.0.1,10.0.0.1", "twice"),
-            ("dns=1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4", "more than 3"),
-            ("hostname=-x", "not a host name"),
-            ("protected=maybe", "`yes` or `no`"),
-        ] {
-            let message = Setting::parse(text).unwrap_err().to_string();
-            let shown = message.contains(words)
-                || std::error::Error::source(&Setting::parse(text).unwrap_err())
-                    .is_some_and(|source| source.to_string().contains(words));
-            assert!(shown, "{text}: {message}");
-        }
-    }
-
-    #[test]
-    fn a_key_given_twice_is_refused() {
-        let error = Setting::parse_all(&["cpu.share=1", "cpu.share=2"]).unwrap_err();
-        assert_eq!(error, InvalidSetting::Twice { key: Key::CpuShare });
-    }
-
-    proptest! {
-        #[test]
-        fn no_assignment_panics(text in "\\PC*") {
-            let _ = Setting::parse(&text);
-            for key in Key::ALL {
-                let _ = Setting::parse(&format!("{key}={text}"));
-            }
         }
     }
 }

@@ -58,13 +58,26 @@ impl Spec {
     /// into addresses by whoever knows the node; here it changes nothing.
     pub fn apply(&mut self, setting: &Setting) {
         match setting.clone() {
+            Setting::CpuGuarantee(value) => self.limits.cpu_guarantee = value,
             Setting::CpuLimit(value) => self.limits.cpu = value,
+            Setting::CpuBurst(value) => self.limits.cpu_burst = value,
             Setting::CpuShare(value) => self.limits.cpu_share = value,
             Setting::CpuSet(value) => self.limits.cpu_set = value,
+            Setting::MemoryGuarantee(value) => self.limits.memory_guarantee = value,
             Setting::MemoryLimit(value) => self.limits.memory = value,
+            Setting::MemoryBurst(value) => self.limits.memory_burst = value,
             Setting::MemorySwap(value) => self.limits.memory_swap = value,
             Setting::ProcessesLimit(value) => self.limits.processes = value,
+            Setting::FilesLimit(value) => self.limits.files = value,
             Setting::DiskLimit(value) => self.limits.disk = value,
+            Setting::IoShare(value) => self.limits.io_share = value,
+            Setting::IoReadLimit(value) => self.limits.io_read = value,
+            Setting::IoWriteLimit(value) => self.limits.io_write = value,
+            Setting::IoReadOperations(value) => self.limits.io_read_operations = value,
+            Setting::IoWriteOperations(value) => self.limits.io_write_operations = value,
+            Setting::NetworkGuarantee(value) => self.limits.network_guarantee = value,
+            Setting::NetworkLimit(value) => self.limits.network = value,
+            Setting::NetworkBurst(value) => self.limits.network_burst = value,
             Setting::AddressAuto => {}
             Setting::Addresses(value) => self.addresses = value,
             Setting::Hostname(value) => self.hostname = value,

@@ -1,7 +1,7 @@
-//! Quantities as people write them: `512M`, `1.5G`, `0.5` cores, `50%`, `30s`.
+//! Quantities as people write them: `512M`, `1.5G`, `0.5` cores, `50%`, `10Mbit`, `200iops`, `30s`.
 //!
-//! Sizes count in powers of 1,024, as the tools that people compare with do. Every type prints in
-//! the form it reads, so what is shown can be typed back.
+//! Sizes count in powers of 1,024 and bits in powers of 1,000, as the tools that people compare with
+//! do. Every type prints in the form it reads, so what is shown can be typed back.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +13,18 @@ pub struct Bytes(u64);
 /// An amount of processor time per time, in thousandths of a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cores(u32);
+
+/// A rate of transfer over a network, in bits per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bits(u64);
+
+/// A rate of disk operations per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Operations(u32);
+
+/// A factor in thousandths, as of overcommitment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Factor(u32);
 
 /// A span of time in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +56,15 @@ const SIZE_SUFFIXES: [(&str, u64); 5] = [
     ("G", 1 << 30),
     ("T", 1 << 40),
     ("P", 1 << 50),
+];
+
+/// Names of rates; the short form without `bit` is not among them, as `10M` may mean bytes.
+const RATE_SUFFIXES: [(&str, u64); 5] = [
+    ("bit", 1),
+    ("Kbit", 1_000),
+    ("Mbit", 1_000_000),
+    ("Gbit", 1_000_000_000),
+    ("Tbit", 1_000_000_000_000),
 ];
 
 impl Bytes {
@@ -150,6 +171,129 @@ impl FromStr for Cores {
 }
 
 impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&trim_decimals(u128::from(self.0), 3))
+    }
+}
+
+impl Bits {
+    /// A rate from its number of bits per second.
+    #[must_use]
+    pub const fn new(per_second: u64) -> Self {
+        Self(per_second)
+    }
+
+    /// The number of bits per second.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Bits {
+    type Err = InvalidUnit;
+
+    /// Reads `64Kbit`, `10Mbit`, `1.5Gbit`, `10Mbit/s`; the letters' case does not matter.
+    fn from_str(text: &str) -> Result<Self, InvalidUnit> {
+        const RULE: &str = "write it as 500Kbit, 10Mbit or 1.5Gbit";
+        let refuse = || InvalidUnit::new(text, "a rate of bits per second", RULE);
+        let (number, suffix) = split_number(text);
+        let suffix = suffix.strip_suffix("/s").unwrap_or(suffix);
+        let known = RATE_SUFFIXES
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(suffix));
+        let (_, factor) = known.ok_or_else(refuse)?;
+        decimal(number, *factor).map(Self).ok_or_else(refuse)
+    }
+}
+
+impl fmt::Display for Bits {
+    /// The largest unit that shows the rate exactly with at most two decimals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |factor: u64| {
+            self.0 >= factor && (u128::from(self.0) * 100).is_multiple_of(u128::from(factor))
+        };
+        let known = RATE_SUFFIXES.iter().rev().find(|(_, factor)| fits(*factor));
+        let (name, factor) = known.unwrap_or(&RATE_SUFFIXES[0]);
+        let hundredths = u128::from(self.0) * 100 / u128::from(*factor);
+        f.pad(&format!("{}{name}", trim_decimals(hundredths, 2)))
+    }
+}
+
+impl Operations {
+    /// A rate from its number of operations per second.
+    #[must_use]
+    pub const fn new(per_second: u32) -> Self {
+        Self(per_second)
+    }
+
+    /// The number of operations per second.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Operations {
+    type Err = InvalidUnit;
+
+    /// Reads `200` and `200iops`.
+    fn from_str(text: &str) -> Result<Self, InvalidUnit> {
+        let number = text.strip_suffix("iops").unwrap_or(text);
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let parsed = number.parse().ok().filter(|_| digits);
+        parsed.map(Self).ok_or_else(|| {
+            InvalidUnit::new(
+                text,
+                "a rate of operations per second",
+                "write it as 200iops",
+            )
+        })
+    }
+}
+
+impl fmt::Display for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}iops", self.0))
+    }
+}
+
+impl Factor {
+    /// A factor from its thousandths.
+    #[must_use]
+    pub const fn from_thousandths(thousandths: u32) -> Self {
+        Self(thousandths)
+    }
+
+    /// The factor in thousandths.
+    #[must_use]
+    pub const fn thousandths(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Factor {
+    type Err = InvalidUnit;
+
+    /// Reads `1.5` and `150%`, from 1 to 1,000.
+    fn from_str(text: &str) -> Result<Self, InvalidUnit> {
+        const RULE: &str = "write it as 1.5 or 150%, from 1 to 1000";
+        let refuse = || InvalidUnit::new(text, "a factor", RULE);
+        let (number, suffix) = split_number(text);
+        let factor = match suffix {
+            "" => 1_000,
+            "%" => 10,
+            _ => return Err(refuse()),
+        };
+        decimal(number, factor)
+            .and_then(|value| u32::try_from(value).ok())
+            .filter(|value| (1_000..=1_000_000).contains(value))
+            .map(Self)
+            .ok_or_else(refuse)
+    }
+}
+
+impl fmt::Display for Factor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&trim_decimals(u128::from(self.0), 3))
     }
@@ -276,6 +420,31 @@ mod tests {
     }
 
     #[test]
+    fn reads_rates_and_factors() {
+        for (text, bits) in [
+            ("64Kbit", 64_000),
+            ("10mbit", 10_000_000),
+            ("1.5Gbit/s", 1_500_000_000),
+            ("100bit", 100),
+        ] {
+            assert_eq!(text.parse::<Bits>().unwrap().get(), bits, "{text}");
+        }
+        assert_eq!(Bits::new(0).to_string(), "0bit");
+        assert_eq!("200iops".parse::<Operations>().unwrap().get(), 200);
+        assert_eq!("200".parse::<Operations>().unwrap().to_string(), "200iops");
+        assert_eq!("150%".parse::<Factor>().unwrap().to_string(), "1.5");
+        for text in ["10M", "10", "-1Mbit", "1e30bit", "bit", "10Mibit", "10MB"] {
+            assert!(text.parse::<Bits>().is_err(), "{text}");
+        }
+        for text in ["", "iops", "-1", "+1", "1.5iops", "99999999999", "5Mbit"] {
+            assert!(text.parse::<Operations>().is_err(), "{text}");
+        }
+        for text in ["0.5", "", "2000", "x"] {
+            assert!(text.parse::<Factor>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn reads_spans() {
         assert_eq!("30".parse::<Seconds>().unwrap().get(), 30);
         assert_eq!("5m".parse::<Seconds>().unwrap().get(), 300);
@@ -297,12 +466,16 @@ mod tests {
             prop_assert_eq!(Bytes::new(bytes).to_string().parse::<Bytes>().unwrap().get(), bytes);
             let cores = Cores::from_thousandths(thousandths);
             prop_assert_eq!(cores.to_string().parse::<Cores>().unwrap(), cores);
+            prop_assert_eq!(Bits::new(bytes).to_string().parse::<Bits>().unwrap().get(), bytes);
         }
 
         #[test]
         fn no_text_panics(text in "\\PC*") {
             let _ = text.parse::<Bytes>();
             let _ = text.parse::<Cores>();
+            let _ = text.parse::<Bits>();
+            let _ = text.parse::<Operations>();
+            let _ = text.parse::<Factor>();
             let _ = text.parse::<Seconds>();
         }
     }

@@ -19,6 +19,7 @@ mod debian;
 mod exec;
 mod files;
 mod full;
+mod guarantees;
 mod harness;
 mod life;
 mod limits;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         files::TESTS,
         network::TESTS,
         limits::TESTS,
+        guarantees::TESTS,
         bulk::TESTS,
         refusals::TESTS,
         templates::TESTS,

@@ -185,6 +185,25 @@ pub(crate) enum NodeVerb {
     /// Show the node: where it answers, what it has, what is promised
     #[command(after_help = "Example:\n  vessel node show")]
     Show,
+    /// Change what the node keeps for itself, and how much it sells
+    #[command(after_help = "\
+Examples:
+  vessel node set cpu.reserve=0.5 memory.reserve=2G
+  vessel node set network.capacity=1Gbit
+  vessel node set memory.overcommit=1.5 disk.overcommit=200%
+  vessel node set memory.overcommit=
+
+Keys: cpu.reserve and memory.reserve (kept for the node itself: never guaranteed to VEs; by itself a \
+twentieth), network.capacity (how fast the way to other networks is, each direction: without it \
+network.guarantee is refused), network.reserve, cpu.overcommit, memory.overcommit and disk.overcommit (how \
+much the limits of VEs may sum up to, as a multiple of what there is for VEs; normally without bound).
+
+What would break a guarantee of a running VE is refused, whole. `KEY=` takes a key back to its default.")]
+    Set {
+        /// Settings
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        settings: Vec<String>,
+    },
     /// Stop every VE, then end the node's programs
     #[command(after_help = "Example:\n  vessel node shutdown --timeout 2m")]
     Shutdown {

@@ -279,11 +279,30 @@ Examples:
   vessel set web memory.limit=
   vessel set web --add-label tier=front
 
-Keys: cpu.limit (cores: 0.5, 50%), cpu.share (1 to 10000, normally 100), cpu.set (0-3,8), memory.limit and \
-memory.swap (512M), processes.limit, disk.limit (10G), address (10.99.0.20,fd00::20 or auto), hostname, dns, \
-autostart (no, or its place in the order), protected (yes, no), nesting (yes, no).
+Keys, each to be taken away with `none`:
+  cpu.guarantee, cpu.limit    processors: 0.5, 2, 150%
+  cpu.burst                   processors beyond the limit for a tenth of a second, saved up before
+  cpu.share, io.share         weight for what is not guaranteed: 1 to 10000, normally 100
+  cpu.set                     processors to run on: 0-3,8
+  memory.guarantee, memory.limit, memory.swap
+                              512M, 1.5G
+  memory.burst                memory beyond the limit while the node has some free
+  processes.limit             processes and threads
+  files.limit                 open files of each process
+  disk.limit                  everything that the VE changed: 10G
+  io.read.limit, io.write.limit
+                              bytes per second: 10M
+  io.read.ops, io.write.ops   operations per second: 200iops
+  network.guarantee, network.limit
+                              to and from other networks, each way: 10Mbit
+  network.burst               beyond the limit for a second, saved up before
+  address                     10.99.0.20,fd00::20, auto or none
+  hostname, dns               from the next start
+  autostart                   yes, no, or its place in the order
+  protected, nesting          yes, no
 
-Each change is live and saved; one that needs a restart says so. `KEY=` takes a key back to its default.")]
+Each change is live and saved; one that needs a restart says so. Of several, all are made or none. What would \
+break a guarantee is refused. `KEY=` takes a key back to its default.")]
 pub(crate) struct SetArguments {
     /// Names or numbers of VEs, and settings
     #[arg(value_name = "NAME | KEY=VALUE", required = true)]

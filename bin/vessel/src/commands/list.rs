@@ -119,6 +119,7 @@ pub(super) fn limits(limits: &Limits) -> Vec<(&'static str, Option<String>)> {
         ("memory.burst", size(limits.memory_burst)),
         ("memory.swap", size(limits.memory_swap)),
         ("processes.limit", number(limits.processes_limit)),
+        ("files.limit", number(limits.files_limit)),
         ("disk.limit", size(limits.disk_limit)),
         ("io.share", weight(limits.io_share)),
         ("io.read.limit", size(limits.io_read_limit)),
@@ -256,7 +257,7 @@ mod tests {
         let all = serde_json::json!({
             "cpu.guarantee": 1.0, "cpu.limit": 1.0, "cpu.share": 1, "cpu.burst": 1.0,
             "cpu.set": "0", "memory.guarantee": 1, "memory.limit": 1, "memory.burst": 1,
-            "memory.swap": 1, "processes.limit": 1, "disk.limit": 1, "io.share": 1,
+            "memory.swap": 1, "processes.limit": 1, "files.limit": 1, "disk.limit": 1, "io.share": 1,
             "io.read.limit": 1, "io.write.limit": 1, "io.read.ops": 1, "io.write.ops": 1,
             "network.guarantee": 1, "network.limit": 1, "network.burst": 1,
         });

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use api::latest::{DestroyRequest, NodeStatus, PoolStatus, ShutdownRequest};
-
+use api::latest::{DestroyRequest, NodeSetRequest, NodeStatus, PoolStatus, ShutdownRequest};
 use tokio::time::{Instant, sleep};
 
 use super::delete::confirm;
@@ -24,6 +23,13 @@ pub(crate) async fn run(context: &Context, verb: NodeVerb) -> Outcome {
     match verb {
         NodeVerb::Show => {
             let node = context.client.node().await?;
+            show(context, &node)
+        }
+        NodeVerb::Set { settings } => {
+            let node = context
+                .client
+                .set_node(&NodeSetRequest { settings })
+                .await?;
             show(context, &node)
         }
         NodeVerb::Shutdown { timeout } => {
@@ -93,9 +99,7 @@ pub(super) fn show(context: &Context, node: &NodeStatus) -> Outcome {
     if context.out.json {
         return context.out.json(node);
     }
-    let (has, sold) = (&node.capacity, &node.sold);
-    let of = |part: String, whole: String| format!("{part} of {whole}");
-    let lines = pairs(&[
+    let mut lines = vec![
         ("url", node.url.clone()),
         ("version", node.version.clone()),
         (
@@ -118,38 +122,79 @@ pub(super) fn show(context: &Context, node: &NodeStatus) -> Outcome {
         ("networks", node.networks.join(", ")),
         ("numbers", format!("{} to {}", node.first_id, node.last_id)),
         ("up since", human::time(node.started)),
+    ];
+    lines.extend(resources(node));
+    pairs(&lines)
+        .iter()
+        .try_for_each(|line| context.out.line(line))
+}
+
+/// What the node has, keeps for itself and has sold.
+fn resources(node: &NodeStatus) -> Vec<(&'static str, String)> {
+    let (has, sold, reserve) = (&node.capacity, &node.sold, &node.reserve);
+    let guaranteed = |sold: String, whole: String, reserve: String| {
+        format!("{sold} of {whole}, {reserve} reserved for the node")
+    };
+    let limits = |sum: String, overcommit: Option<f64>| match overcommit {
+        Some(factor) => format!("{sum}, overcommitment {}", human::cores(factor)),
+        None => sum,
+    };
+    let mut lines = vec![
         (
             "ves",
-            of(
-                format!("{} ({} running)", sold.ves, sold.ves_running),
-                has.ves.to_string(),
-            ),
+            format!("{} ({} running) of {}", sold.ves, sold.ves_running, has.ves),
         ),
         (
             "cpu guaranteed",
-            of(
+            guaranteed(
                 human::cores(sold.cpu_guarantee_cores),
                 human::cores(has.cpu_cores),
+                human::cores(reserve.cpu_cores),
             ),
         ),
-        ("cpu limits", human::cores(sold.cpu_limit_cores)),
+        (
+            "cpu limits",
+            limits(human::cores(sold.cpu_limit_cores), node.overcommit.cpu),
+        ),
         (
             "memory guaranteed",
-            of(
+            guaranteed(
                 human::bytes(sold.memory_guarantee_bytes),
                 human::bytes(has.memory_bytes),
+                human::bytes(reserve.memory_bytes),
             ),
         ),
-        ("memory limits", human::bytes(sold.memory_limit_bytes)),
+        (
+            "memory limits",
+            limits(
+                human::bytes(sold.memory_limit_bytes),
+                node.overcommit.memory,
+            ),
+        ),
         (
             "disk limits",
-            of(
-                human::bytes(sold.disk_limit_bytes),
-                human::bytes(has.disk_bytes),
+            limits(
+                format!(
+                    "{} of {}",
+                    human::bytes(sold.disk_limit_bytes),
+                    human::bytes(has.disk_bytes)
+                ),
+                node.overcommit.disk,
             ),
         ),
-    ]);
-    lines.iter().try_for_each(|line| context.out.line(line))
+    ];
+    lines.push((
+        "network guaranteed",
+        match (has.network_bits_per_second, reserve.network_bits_per_second) {
+            (Some(whole), reserve) => guaranteed(
+                human::bits_per_second(sold.network_guarantee_bits_per_second),
+                human::bits_per_second(whole),
+                human::bits_per_second(reserve.unwrap_or_default()),
+            ),
+            (None, _) => "nothing: `vessel node set network.capacity=RATE`".to_owned(),
+        },
+    ));
+    lines
 }
 
 fn show_pool(context: &Context, pool: &PoolStatus) -> Outcome {

@@ -83,6 +83,10 @@ fn parse(arguments: &SetArguments) -> Outcome<(Vec<String>, SetRequest)> {
 fn lines(done: &Done) -> String {
     let line = |change: &SettingChange| {
         let what = format!("{} {}={}", done.name, change.key, change.value);
+        let what = match &change.note {
+            Some(note) => format!("{what} ({note})"),
+            None => what,
+        };
         match (change.outcome, &change.because) {
             (SetOutcome::PendingRestart, Some(because)) => {
                 format!("{what} pending restart, because {because}")

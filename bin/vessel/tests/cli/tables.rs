@@ -110,6 +110,9 @@ fn the_node_and_what_belongs_to_it() {
         &[
             &["node", "show"],
             &["node", "show", "--json"],
+            &["node", "set", "cpu.reserve=0.5", "memory.overcommit=1.5"],
+            &["node", "set", "cpu.reserve=2"],
+            &["node", "set"],
             &["pool", "show"],
             &["pool", "show", "--json"],
             &["doctor"],

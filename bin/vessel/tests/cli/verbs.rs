@@ -20,6 +20,7 @@ fn a_life() {
             &["restart", "web"],
             &["set", "web", "memory.limit=1G", "hostname=www"],
             &["set", "web", "hostname=www", "--json"],
+            &["set", "web", "io.write.limit=10M"],
             &["set", "web", "--add-label", "tier=front"],
             &["delete", "web"],
             &["stop", "web", "--timeout", "5s"],

@@ -8,7 +8,7 @@ use api::time::Timestamp;
 use network::Counters;
 use registry::{Run, VeRecord};
 use server::node::{VeFilter, VeKey};
-use ve::{Bytes, Cores};
+use ve::Bytes;
 
 use super::ves::{self, seconds};
 use crate::convert;
@@ -69,11 +69,7 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         cpu_user_seconds: usage.map(|usage| seconds(usage.cpu_user_microseconds)),
         cpu_system_seconds: usage.map(|usage| seconds(usage.cpu_system_microseconds)),
         cpu_throttled_seconds: usage.map(|usage| seconds(usage.cpu_throttled_microseconds)),
-        cpu_limit_cores: spec
-            .limits
-            .cpu
-            .map(Cores::thousandths)
-            .map(|n| f64::from(n) / 1_000.0),
+        cpu_limit_cores: spec.limits.cpu.map(convert::cores),
         memory_bytes: usage.map(|usage| usage.memory_bytes),
         memory_anonymous_bytes: usage.map(|usage| usage.memory_anonymous_bytes),
         memory_file_bytes: usage.map(|usage| usage.memory_cache_bytes),

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::latest::{
-    ApiError, Capacity, ErrorCode, Event, InitReply, InitRequest, NodeStatus, Operation, PoolKind,
-    PoolStatus, Sold,
+    ApiError, Capacity, ErrorCode, Event, InitReply, InitRequest, NodeStatus, Operation,
+    Overcommit, PoolKind, PoolStatus, Reserve, Sold,
 };
 use engine::Notice;
 use registry::OperationId;
 use server::node::{EventFilter, OperationFilter};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
-use ve::{Bytes, Cores};
 
-use super::{NodeDoor, ves};
+use super::{NodeDoor, resources, ves};
 use crate::config::{Choices, Config, PoolConfig};
 use crate::convert::{self, api_error};
 use crate::daemon::{self, Daemon, Refusal, Up};
@@ -206,24 +205,8 @@ pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
     let failed =
         |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, error.to_string());
     let system = rustix::system::uname();
-    let (networks, first_id, last_id, sold) = match &up {
-        None => (Vec::new(), 0, 0, Sold::default()),
-        Some(up) => {
-            let facts = up.engine.facts();
-            let networks = facts.ranges.iter().map(ToString::to_string).collect();
-            (
-                networks,
-                facts.first_id.get(),
-                facts.last_id.get(),
-                sold(up)?,
-            )
-        }
-    };
-    let memory = kernel::proc::memory_info().map_err(|error| failed(&error))?;
-    let processors = kernel::proc::processors().map_err(|error| failed(&error))?;
-    let disk_bytes = up.as_ref().and_then(|up| up.host.pool.usage().ok());
     let layout = cgroup::Layout::detect().map_err(|error| failed(&error))?;
-    Ok(NodeStatus {
+    let mut node = NodeStatus {
         url: format!("unix://{}", daemon.root.join("vessel.sock").display()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: system.nodename().to_string_lossy().into_owned(),
@@ -231,41 +214,38 @@ pub(super) fn node(daemon: &Daemon) -> Result<NodeStatus, ApiError> {
         cgroup: format!("{:?}", layout.mode()).to_lowercase(),
         root: daemon.root.display().to_string(),
         initialized: up.is_some(),
-        networks,
-        first_id,
-        last_id,
+        networks: Vec::new(),
+        first_id: 0,
+        last_id: 0,
         started: daemon.started,
-        capacity: Capacity {
-            cpu_cores: u32::try_from(processors.get()).map_or(f64::MAX, f64::from),
-            memory_bytes: memory.total_bytes,
-            disk_bytes: disk_bytes.map_or(0, |usage| usage.size_bytes),
-            ves: (last_id + 1).saturating_sub(first_id),
-        },
-        sold,
-    })
-}
-
-fn sold(up: &Up) -> Result<Sold, ApiError> {
-    let records = up.engine.list().map_err(api_error)?;
-    let sum = |of: &dyn Fn(&ve::Limits) -> Option<Bytes>| {
-        records
-            .iter()
-            .filter_map(|r| of(&r.spec.limits))
-            .map(Bytes::get)
-            .sum()
+        capacity: Capacity::default(),
+        reserve: Reserve::default(),
+        overcommit: Overcommit::default(),
+        sold: Sold::default(),
     };
-    let cores = records.iter().filter_map(|record| record.spec.limits.cpu);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Ok(Sold {
-        cpu_limit_cores: cores
-            .map(|c| f64::from(Cores::thousandths(c)) / 1_000.0)
-            .sum(),
-        memory_limit_bytes: sum(&|limits| limits.memory),
-        disk_limit_bytes: sum(&|limits| limits.disk),
-        ves: count(records.len()),
-        ves_running: count(records.iter().filter(|r| r.state.has_processes()).count()),
-        ..Sold::default()
-    })
+    match up {
+        None => {
+            let memory = kernel::proc::memory_info().map_err(|error| failed(&error))?;
+            let processors = kernel::proc::processors().map_err(|error| failed(&error))?;
+            let processors = u32::try_from(processors.get()).unwrap_or(u32::MAX);
+            node.capacity.cpu_cores = f64::from(processors);
+            node.capacity.memory_bytes = memory.total_bytes;
+        }
+        Some(up) => {
+            let (facts, has) = (up.engine.facts(), up.engine.capacity());
+            node.networks = facts.ranges.iter().map(ToString::to_string).collect();
+            (node.first_id, node.last_id) = (facts.first_id.get(), facts.last_id.get());
+            let ves = (node.last_id + 1).saturating_sub(node.first_id);
+            node.capacity = resources::capacity(&has, ves);
+            if let Ok(usage) = up.host.pool.usage() {
+                node.capacity.disk_bytes = usage.size_bytes;
+            }
+            node.reserve = resources::reserve(&has);
+            node.overcommit = resources::overcommit(&has);
+            node.sold = resources::sold(&up);
+        }
+    }
+    Ok(node)
 }
 
 pub(super) fn init(daemon: &Arc<Daemon>, request: InitRequest) -> Result<InitReply, ApiError> {

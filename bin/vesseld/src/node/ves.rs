@@ -8,7 +8,7 @@ use api::latest::{
     ApiError, CreateRequest, ErrorCode, Operation, SetOutcome, SetReply, SetRequest, SettingChange,
     Usage, Ve, VeDetails, VeState,
 };
-use engine::{Notice, Request, VeRequest};
+use engine::{Notice, Request, Support, VeRequest};
 use registry::{FirstBoot, VeRecord};
 use server::node::{VeFilter, VeKey};
 use tokio::sync::broadcast::error::RecvError;
@@ -192,11 +192,16 @@ pub(super) async fn set(
         return Err(error);
     }
     let id = VeKey::Id(before.spec.id.get());
-    let after = door.with_up(move |up| find(up, &id)).await?;
-    let changes = keys
-        .into_iter()
-        .map(|key| change_of(key, &before, &after.spec))
-        .collect();
+    let changes = door
+        .with_up(move |up| {
+            let after = find(up, &id)?;
+            let change = |key| SettingChange {
+                note: note_of(up, key, &after.spec),
+                ..change_of(key, &before, &after.spec)
+            };
+            Ok(keys.into_iter().map(change).collect())
+        })
+        .await?;
     Ok(SetReply { operation, changes })
 }
 
@@ -216,6 +221,15 @@ fn change_of(key: Key, before: &VeRecord, after: &Spec) -> SettingChange {
         value,
         outcome,
         because,
+        note: None,
+    }
+}
+
+/// What this host does instead of what a key asks for, where it cannot do it wholly.
+fn note_of(up: &Up, key: Key, spec: &Spec) -> Option<String> {
+    match up.host.support(key) {
+        Support::Partly(note) if key.value_in(spec).is_some() => Some(note),
+        _ => None,
     }
 }
 

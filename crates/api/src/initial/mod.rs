@@ -15,13 +15,13 @@ pub use error::{ApiError, ErrorCode};
 pub use isolation::{Isolation, IsolationEntry, IsolationVerdict, IsolationWall};
 pub use meter::{Account, History, HistoryPoint, HistorySeries};
 pub use node::{
-    Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, PoolKind,
-    PoolStatus, Sold,
+    Capacity, Diagnosis, DoctorReport, DoctorRow, InitReply, InitRequest, NodeStatus, Overcommit,
+    PoolKind, PoolStatus, Reserve, Sold,
 };
 pub use operation::{Event, Operation, OperationState, Progress, Subject, SubjectKind};
 pub use requests::{
-    CreateRequest, DeleteRequest, DestroyRequest, SetOutcome, SetReply, SetRequest, SettingChange,
-    ShutdownRequest, StartRequest, StopRequest,
+    CreateRequest, DeleteRequest, DestroyRequest, NodeSetRequest, SetOutcome, SetReply, SetRequest,
+    SettingChange, ShutdownRequest, StartRequest, StopRequest,
 };
 pub use session::{ConsoleRequest, ExecRequest, FileKind, TerminalSize};
 pub use stats::{Stats, Usage};

@@ -50,23 +50,59 @@ pub struct Capacity {
     pub memory_bytes: u64,
     /// Space in the pool.
     pub disk_bytes: u64,
+    /// Bits per second of its way to other networks, as its administrator said; absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_bits_per_second: Option<u64>,
     /// VEs at most, by ids and addresses.
     pub ves: u32,
 }
 
-/// What a node has promised to VEs.
+/// What a node keeps for itself: that is never guaranteed to VEs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reserve {
+    /// Processors.
+    pub cpu_cores: f64,
+    /// Memory, which VEs together never use.
+    pub memory_bytes: u64,
+    /// Bits per second of its way to other networks; absent when its capacity is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_bits_per_second: Option<u64>,
+}
+
+/// How much the limits of VEs may sum up to, as multiples of what the node has for VEs; what is absent
+/// is without bound.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overcommit {
+    /// Of `cpu.limit` of running VEs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// Of `memory.limit` of running VEs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<f64>,
+    /// Of `disk.limit` of all VEs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<f64>,
+}
+
+/// What a node has promised to VEs. A guarantee is sold while its VE has processes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sold {
-    /// Sum of `cpu.guarantee`.
+    /// Sum of `cpu.guarantee` of VEs that have processes.
     pub cpu_guarantee_cores: f64,
     /// Sum of `cpu.limit`.
     pub cpu_limit_cores: f64,
-    /// Sum of `memory.guarantee`.
+    /// Sum of `memory.guarantee` of VEs that have processes.
     pub memory_guarantee_bytes: u64,
     /// Sum of `memory.limit`.
     pub memory_limit_bytes: u64,
     /// Sum of `disk.limit`.
     pub disk_limit_bytes: u64,
+    /// Sum of `network.guarantee` of VEs that have processes.
+    #[serde(default)]
+    pub network_guarantee_bits_per_second: u64,
+    /// Sum of `network.limit`.
+    #[serde(default)]
+    pub network_limit_bits_per_second: u64,
     /// VEs that exist.
     pub ves: u32,
     /// VEs that have processes.
@@ -100,6 +136,12 @@ pub struct NodeStatus {
     pub started: Timestamp,
     /// What it has.
     pub capacity: Capacity,
+    /// What of it the node keeps for itself.
+    #[serde(default)]
+    pub reserve: Reserve,
+    /// How much more than it has it may give as limits.
+    #[serde(default)]
+    pub overcommit: Overcommit,
     /// What of it is promised.
     pub sold: Sold,
 }

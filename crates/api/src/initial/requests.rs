@@ -91,6 +91,9 @@ pub struct SettingChange {
     /// Why it does not act already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// What this host does instead, where it cannot do it wholly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 words! {
@@ -103,6 +106,15 @@ words! {
         /// It was so already.
         Unchanged = "unchanged",
     }
+}
+
+/// Changes what a node keeps for itself, and how much it sells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSetRequest {
+    /// `KEY=VALUE` texts; `KEY=` takes a setting back to its default. All or none are accepted.
+    #[serde(default)]
+    pub settings: Vec<String>,
 }
 
 /// Stops every VE of the node, then ends its launcher and its daemon.

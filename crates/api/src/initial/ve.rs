@@ -119,7 +119,7 @@ pub struct Limits {
     /// Weight against other VEs when processors are short, 1 to 10,000, normally 100.
     #[serde(rename = "cpu.share", default, skip_serializing_if = "Option::is_none")]
     pub cpu_share: Option<u32>,
-    /// Processors that it may use for a short while beyond its limit.
+    /// Processors that it may use beyond its limit for a tenth of a second, saved up while it used less.
     #[serde(rename = "cpu.burst", default, skip_serializing_if = "Option::is_none")]
     pub cpu_burst: Option<f64>,
     /// The processors that it runs on, in the kernel's list format: `0-3,8`.
@@ -160,6 +160,13 @@ pub struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     pub processes_limit: Option<u64>,
+    /// Number of open files of each process.
+    #[serde(
+        rename = "files.limit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub files_limit: Option<u64>,
     /// Space of its private area in the pool, in bytes.
     #[serde(
         rename = "disk.limit",
@@ -198,21 +205,21 @@ pub struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     pub io_write_ops: Option<u64>,
-    /// Bits per second that it gets whatever others do.
+    /// Bits per second, each way, to and from other networks, that it gets whatever others do.
     #[serde(
         rename = "network.guarantee",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub network_guarantee: Option<u64>,
-    /// Bits per second that it gets at most.
+    /// Bits per second, each way, to and from other networks, that it gets at most.
     #[serde(
         rename = "network.limit",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub network_limit: Option<u64>,
-    /// Bits per second that it may use for a short while beyond its limit.
+    /// Bits per second that it may use beyond its limit for a second, saved up while it used less.
     #[serde(
         rename = "network.burst",
         default,

@@ -1,6 +1,6 @@
 //! The daemon dies at every moment of every operation, and again while it sets the node right.
 
-use super::world::Image;
+use super::world::{Dump, Image};
 use super::{RUNNING, SCENARIOS, Scenario, Sim, Views, stopped};
 use std::collections::BTreeSet;
 
@@ -11,20 +11,37 @@ use ve::VeId;
 struct Played {
     allowed: Vec<Views>,
     images: Vec<Image>,
+    /// The processes of `web`, if they must be the same ever after.
+    memory: Option<u32>,
 }
 
 fn play(scenario: &Scenario) -> Played {
     let sim = scenario.prepare();
     let before = sim.views();
+    let memory = sim.memory("web").filter(|_| scenario.keeps_processes());
     sim.node.record();
     (scenario.act)(&sim).unwrap();
-    let images = sim.node.images();
+    let mut images = sim.node.images();
+    // A suspension goes on without the daemon, and ends well or not.
+    for at in (0..images.len()).rev() {
+        let mut image = images[at].clone();
+        if !image.world.dumps.is_empty() {
+            image.label.push_str(", which fails");
+            let dumps = image.world.dumps.values_mut();
+            dumps.for_each(|dump| *dump = Dump::Fails);
+            images.insert(at, image);
+        }
+    }
     sim.check_whole(scenario.name);
     let mut allowed = vec![sim.views()];
     if scenario.undoable {
         allowed.push(before);
     }
-    Played { allowed, images }
+    Played {
+        allowed,
+        images,
+        memory,
+    }
 }
 
 /// Sets a node right that is as the image, and checks that it is whole.
@@ -48,6 +65,9 @@ fn recover(image: &Image, played: &Played, context: &str) -> Sim {
         web(&views),
         played.allowed.iter().map(web).collect::<Vec<_>>()
     );
+    if played.memory.is_some() {
+        assert_eq!(sim.memory("web"), played.memory, "{context}: processes");
+    }
     let bystander = sim.engine.find("db").unwrap().run.unwrap().pid;
     assert!(
         before.contains(&bystander),
@@ -129,14 +149,16 @@ fn the_end_of_the_node_itself_leaves_no_ve_half_running() {
         let played = play(scenario);
         for image in &played.images {
             let mut image = image.clone();
-            image.world.inits.clear();
-            image.world.exits.clear();
-            image.world.groups.clear();
-            image.world.links.clear();
+            image.world.power_cut();
             let sim = Sim::after_crash(&image);
+            let slept = image.world.asleep(VeId::new(101).unwrap());
             sim.engine.recover().unwrap();
             let context = format!("{}, {}", scenario.name, image.label);
             sim.check_whole(&context);
+            // Who was on disk is still there, but for one that was being dropped.
+            if slept.is_some() && scenario.keeps_processes() {
+                assert_eq!(sim.memory("web"), slept, "{context}: processes");
+            }
         }
     }
 }

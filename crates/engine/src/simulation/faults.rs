@@ -38,6 +38,7 @@ fn a_call_that_fails_once_is_undone_at_once() {
             for when in WHENS {
                 let context = format!("{}, call {call} fails {when:?}", scenario.name);
                 let sim = scenario.prepare();
+                let memory = sim.memory("web");
                 sim.node.fail(Failing::Once(call, when));
                 let result = (scenario.act)(&sim);
                 sim.node.fail(Failing::Nothing);
@@ -63,6 +64,9 @@ fn a_call_that_fails_once_is_undone_at_once() {
                 }
                 let sim = sim.restarted();
                 sim.check_whole(&context);
+                if scenario.keeps_processes() && sim.memory("web").is_some() {
+                    assert_eq!(sim.memory("web"), memory, "{context}: processes");
+                }
                 let views = sim.views();
                 let legal = allowed.contains(&views);
                 assert!(legal, "{context}, restarted: {:?}\n{result:?}", web(&views));

@@ -21,6 +21,7 @@ enum Deed {
     Kill,
     Restart,
     Pause,
+    Suspend,
     Resume,
     Delete(bool),
     Set(u32),
@@ -56,7 +57,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::Kill),
         1 => Just(Deed::Restart),
         2 => Just(Deed::Pause),
-        1 => Just(Deed::Resume),
+        2 => Just(Deed::Suspend),
+        2 => Just(Deed::Resume),
         1 => any::<bool>().prop_map(Deed::Delete),
         2 => (50_u32..500).prop_map(Deed::Set),
         1 => any::<bool>().prop_map(Deed::Protect),
@@ -89,13 +91,15 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
     let action = match deed {
         Deed::Create => return None,
         Deed::Start => Action::Start,
+        Deed::Kill if ve.state == State::Checkpointed => Action::Discard,
         Deed::Stop | Deed::Kill => Action::Stop,
         Deed::Restart => Action::Restart,
         Deed::Pause => Action::Pause,
+        Deed::Suspend => Action::Suspend,
         Deed::Resume => Action::Resume,
         Deed::Delete(force) => Action::Delete { force },
         Deed::Set(_) | Deed::Protect(_) => Action::Set,
-        Deed::Dies | Deed::Reboots if ve.state == State::Stopped => return None,
+        Deed::Dies | Deed::Reboots if !ve.state.has_processes() => return None,
         Deed::Dies | Deed::Reboots => Action::Enter,
     };
     if action != Action::Enter {
@@ -106,6 +110,7 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
         Deed::Start | Deed::Restart | Deed::Resume | Deed::Reboots => slot.state = State::Running,
         Deed::Stop | Deed::Kill | Deed::Dies => slot.state = State::Stopped,
         Deed::Pause => slot.state = State::Paused,
+        Deed::Suspend => slot.state = State::Checkpointed,
         Deed::Set(mebibytes) => slot.memory = Some(mebibytes),
         Deed::Protect(protected) => slot.protected = protected,
         Deed::Delete(_) => drop(after.remove(name)),
@@ -136,6 +141,7 @@ fn act(sim: &Sim, name: &str, deed: Deed) -> bool {
         Deed::Kill => VeRequest::Stop(StopManner::Kill),
         Deed::Restart => VeRequest::Restart(PATIENT),
         Deed::Pause => VeRequest::Pause,
+        Deed::Suspend => VeRequest::Suspend,
         Deed::Resume => VeRequest::Resume,
         Deed::Delete(force) => VeRequest::Delete { force },
         Deed::Set(mebibytes) => set(&[memory(mebibytes), disk(mebibytes), Setting::AddressAuto]),
@@ -156,7 +162,18 @@ fn act(sim: &Sim, name: &str, deed: Deed) -> bool {
     sim.done(ask(name, request)).is_ok()
 }
 
+/// A step, and whether the processes are the same behind it where they must be.
 fn step(sim: Sim, name: &'static str, deed: Deed, mishap: Mishap) -> Sim {
+    let memory = sim.memory(name);
+    let sim = step_with(sim, name, deed, mishap);
+    let keeps = !matches!(deed, Deed::Start | Deed::Restart | Deed::Reboots);
+    if let (true, Some(now)) = (keeps, sim.memory(name)) {
+        assert_eq!(Some(now), memory, "{deed:?} of {name} with {mishap:?}");
+    }
+    sim
+}
+
+fn step_with(sim: Sim, name: &'static str, deed: Deed, mishap: Mishap) -> Sim {
     let before = modelled(&sim.views());
     let after = expected(&before, name, deed);
     let context = format!("{deed:?} of {name} with {mishap:?} on {before:?}");

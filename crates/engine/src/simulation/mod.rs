@@ -8,6 +8,8 @@ mod crashes;
 mod faults;
 mod histories;
 mod lanes;
+mod promises;
+mod scenarios;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,7 @@ use ve::{Bytes, Exit, Limits, Name, Setting, Spec, State, VeId};
 
 use crate::lanes::{Engine, EngineParts, RunLane};
 use crate::{CreateRequest, Failure, NodeFacts, Request, StopManner, VeRequest};
+use scenarios::{RUNNING, SCENARIOS, STOPPED, Scenario, stopped};
 use world::{FakeNode, Image, World};
 
 /// A node with its daemon.
@@ -37,6 +40,7 @@ struct View {
     /// Whether its first start is still to come.
     new: bool,
     runs: bool,
+    asleep: bool,
     frozen: bool,
     limits: Option<Limits>,
     disk: Option<Bytes>,
@@ -53,6 +57,17 @@ fn facts() -> NodeFacts {
         last_id: VeId::new(120).unwrap(),
         ranges: vec!["10.0.0.0/24".parse().unwrap()],
         processors: 4,
+    }
+}
+
+fn capacity() -> policy::NodeCapacity {
+    policy::NodeCapacity {
+        has: policy::Capacity {
+            cpu: ve::Cores::from_thousandths(4_000),
+            memory: Bytes::from_mebibytes(16_384),
+            disk: Bytes::from_mebibytes(65_536),
+        },
+        resources: ve::NodeResources::default(),
     }
 }
 
@@ -198,6 +213,7 @@ impl Sim {
             registry: Registry::open(&path).unwrap(),
             mechanisms: Box::new(node.clone()),
             facts: facts(),
+            capacity: capacity(),
             clock: Box::new(move || {
                 ticking.moment("before the journal is written");
                 1_000
@@ -244,6 +260,14 @@ impl Sim {
         self.engine.find(text).unwrap().spec.id
     }
 
+    /// What tells the processes of a VE from others that it had or could have.
+    fn memory(&self, text: &str) -> Option<u32> {
+        let id = self.engine.find(text).ok()?.spec.id;
+        let world = self.node.world();
+        let awake = world.inits.get(&id).map(|init| init.memory);
+        awake.or_else(|| world.asleep(id))
+    }
+
     fn die(&self, text: &str, exit: Exit) {
         self.node.die(self.id(text), exit);
     }
@@ -263,6 +287,7 @@ impl Sim {
                 state: record.state,
                 new: record.first_boot.is_some(),
                 runs: init.is_some(),
+                asleep: world.asleep(id).is_some(),
                 frozen: init.is_some_and(|init| init.frozen),
                 limits: world.groups.get(&id).cloned().flatten(),
                 disk: area.disk,
@@ -281,6 +306,8 @@ impl Sim {
         let open = registry.operations_open().unwrap();
         assert!(open.is_empty(), "{context}: open operations {open:?}");
         let records = registry.ves().unwrap();
+        let shown = self.engine.list().unwrap();
+        assert_eq!(shown, records, "{context}: what is shown");
         let world = self.node.world();
         assert_eq!(world.violations, Vec::<String>::new(), "{context}");
         assert_eq!(world.exits.len(), 0, "{context}: ends of inits are kept");
@@ -290,10 +317,22 @@ impl Sim {
         let running: BTreeSet<_> = records.iter().filter(|r| r.run.is_some()).collect_ids();
         let inits: BTreeSet<_> = world.inits.keys().copied().collect();
         assert_eq!(inits, running, "{context}: inits and records");
+        let sleeping = records.iter().filter(|r| r.state == State::Checkpointed);
+        let sleepers = world.sleepers.keys().copied();
+        let sleepers: BTreeSet<_> = sleepers.filter(|id| world.asleep(*id).is_some()).collect();
+        assert_eq!(sleepers, sleeping.collect_ids(), "{context}: sleepers");
+        assert_eq!(world.dumps.len(), 0, "{context}: suspensions under way");
         let groups: BTreeSet<_> = world.groups.keys().copied().collect();
         assert_eq!(groups, running, "{context}: groups and records");
         let links: BTreeSet<_> = world.links.keys().copied().collect();
         assert_eq!(links, running, "{context}: links and records");
+        let claims = records.iter().filter(|record| record.run.is_some());
+        let claims = claims.map(|record| (record.spec.id, policy::Claim::of(&record.spec.limits)));
+        assert_eq!(
+            world.weights,
+            policy::cpu_weights(capacity().cpu_for_ves(), &claims.collect()),
+            "{context}: weights"
+        );
         for number in 100..=120 {
             let id = VeId::new(number).unwrap();
             let held: BTreeSet<_> = registry.addresses_held(id).unwrap().into_iter().collect();
@@ -312,7 +351,8 @@ impl Sim {
             assert!(!record.unclean, "{context} is unclean: {:?}", record.fault);
             assert_eq!(world.areas[&id].disk, record.spec.limits.disk, "{context}");
             let Some(run) = &record.run else {
-                assert_eq!(record.state, State::Stopped, "{context}");
+                let settled = [State::Stopped, State::Checkpointed];
+                assert!(settled.contains(&record.state), "{context}");
                 continue;
             };
             let init = &world.inits[&id];
@@ -343,149 +383,4 @@ impl<'a, I: Iterator<Item = &'a registry::VeRecord>> CollectIds for I {
     fn collect_ids(self) -> BTreeSet<VeId> {
         self.map(|record| record.spec.id).collect()
     }
-}
-
-/// Something that happens to the VE `web`, which stands beside a VE `db` that runs all the time.
-struct Scenario {
-    name: &'static str,
-    /// What `web` is before: `None` where there is none.
-    before: Option<State>,
-    act: fn(&Sim) -> Result<(), Failure>,
-    /// Whether `web` may be as before when it was interrupted. An init that ended is gone.
-    undoable: bool,
-}
-
-const fn scenario(
-    name: &'static str,
-    before: Option<State>,
-    act: fn(&Sim) -> Result<(), Failure>,
-) -> Scenario {
-    Scenario {
-        name,
-        before,
-        act,
-        undoable: true,
-    }
-}
-
-const STOPPED: Option<State> = Some(State::Stopped);
-const RUNNING: Option<State> = Some(State::Running);
-const PAUSED: Option<State> = Some(State::Paused);
-
-fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
-    sim.die("web", exit);
-    sim.hear();
-    Ok(())
-}
-
-const SCENARIOS: [Scenario; 22] = [
-    scenario("create", None, |sim| sim.done(create("web", &[disk(100)]))),
-    scenario("start", STOPPED, |sim| {
-        sim.done(ask("web", VeRequest::Start))
-    }),
-    scenario("stop", RUNNING, |sim| {
-        sim.done(ask("web", VeRequest::Stop(PATIENT)))
-    }),
-    scenario("kill", RUNNING, |sim| {
-        sim.done(ask("web", VeRequest::Stop(StopManner::Kill)))
-    }),
-    scenario("stop paused", PAUSED, |sim| {
-        sim.done(ask("web", VeRequest::Stop(PATIENT)))
-    }),
-    scenario("restart", RUNNING, |sim| {
-        sim.done(ask("web", VeRequest::Restart(PATIENT)))
-    }),
-    scenario("restart paused", PAUSED, |sim| {
-        sim.done(ask("web", VeRequest::Restart(PATIENT)))
-    }),
-    scenario("restart stopped", STOPPED, |sim| {
-        sim.done(ask("web", VeRequest::Restart(PATIENT)))
-    }),
-    scenario("pause", RUNNING, |sim| {
-        sim.done(ask("web", VeRequest::Pause))
-    }),
-    scenario("resume", PAUSED, |sim| {
-        sim.done(ask("web", VeRequest::Resume))
-    }),
-    scenario("delete", STOPPED, |sim| {
-        sim.done(ask("web", VeRequest::Delete { force: false }))
-    }),
-    scenario("delete running", RUNNING, |sim| {
-        sim.done(ask("web", VeRequest::Delete { force: true }))
-    }),
-    scenario("delete paused", PAUSED, |sim| {
-        sim.done(ask("web", VeRequest::Delete { force: true }))
-    }),
-    scenario("set limits", RUNNING, |sim| {
-        sim.done(ask("web", set(&[memory(300), disk(300)])))
-    }),
-    scenario("set limits paused", PAUSED, |sim| {
-        sim.done(ask("web", set(&[memory(300), disk(300)])))
-    }),
-    scenario("set limits stopped", STOPPED, |sim| {
-        sim.done(ask("web", set(&[memory(300), disk(300)])))
-    }),
-    scenario("set addresses", RUNNING, |sim| {
-        sim.done(ask("web", set(&[addresses(&["10.0.0.77", "10.0.0.78"])])))
-    }),
-    scenario("set all", RUNNING, |sim| {
-        let settings = [
-            memory(300),
-            Setting::AddressAuto,
-            disk(200),
-            addresses(&["10.0.0.9"]),
-        ];
-        sim.done(ask("web", set(&settings)))
-    }),
-    scenario("set addresses stopped", STOPPED, |sim| {
-        sim.done(ask("web", set(&[addresses(&["10.0.0.77"])])))
-    }),
-    Scenario {
-        undoable: false,
-        ..scenario("power off", RUNNING, |sim| dies(sim, Exit::PowerOff))
-    },
-    Scenario {
-        undoable: false,
-        ..scenario("power off paused", PAUSED, |sim| dies(sim, Exit::Signal(9)))
-    },
-    Scenario {
-        undoable: false,
-        ..scenario("reboot", RUNNING, |sim| dies(sim, Exit::Reboot))
-    },
-];
-
-impl Scenario {
-    fn prepare(&self) -> Sim {
-        let sim = Sim::new();
-        sim.done(create("db", &[memory(64)])).unwrap();
-        sim.done(ask("db", VeRequest::Start)).unwrap();
-        if let Some(state) = self.before {
-            sim.done(create("web", &[memory(100), disk(100)])).unwrap();
-            if state != State::Stopped {
-                sim.done(ask("web", VeRequest::Start)).unwrap();
-            }
-            if state == State::Paused {
-                sim.done(ask("web", VeRequest::Pause)).unwrap();
-            }
-        }
-        sim.check_whole(self.name);
-        sim.node.fail(world::Failing::Nothing);
-        sim
-    }
-}
-
-/// The same with `web` stopped.
-fn stopped(views: &Views) -> Views {
-    let mut views = views.clone();
-    for view in views
-        .values_mut()
-        .filter(|view| view.spec.name.as_str() == "web")
-    {
-        view.state = State::Stopped;
-        view.runs = false;
-        view.frozen = false;
-        view.limits = None;
-        view.addresses.clear();
-    }
-    views
 }

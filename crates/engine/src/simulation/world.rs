@@ -18,8 +18,14 @@ mod node;
 pub(super) struct World {
     pub(super) areas: BTreeMap<VeId, Area>,
     pub(super) groups: BTreeMap<VeId, Option<Limits>>,
+    /// Weights of processor time, of VEs that have groups.
+    pub(super) weights: BTreeMap<VeId, u32>,
     pub(super) links: BTreeMap<VeId, BTreeSet<IpAddr>>,
     pub(super) inits: BTreeMap<VeId, Init>,
+    /// What lies on disk of VEs' processes.
+    pub(super) sleepers: BTreeMap<VeId, Sleeper>,
+    /// Suspensions under way: they go on when the daemon is gone.
+    pub(super) dumps: BTreeMap<VeId, Dump>,
     /// Ends of inits that the launcher keeps until they are dealt with.
     pub(super) exits: BTreeMap<VeId, (Run, Exit)>,
     /// Ends of inits that the daemon has not been told yet.
@@ -36,9 +42,26 @@ pub(super) struct Area {
     pub(super) files: BTreeSet<String>,
 }
 
+/// Processes on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sleeper {
+    pub(super) memory: u32,
+    /// Whether they were woken: what is on disk is of no use then.
+    pub(super) spent: bool,
+}
+
+/// How a suspension ends that goes on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dump {
+    Completes,
+    Fails,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Init {
     pub(super) run: Run,
+    /// What its processes hold: told apart by who launched them, and kept through sleep.
+    pub(super) memory: u32,
     pub(super) ready: bool,
     pub(super) frozen: bool,
     /// Whether the launcher knows it: one that an earlier launcher started has to be adopted.
@@ -266,6 +289,39 @@ impl World {
             self.news.push((id, init.run.pid, exit));
             self.exits.insert(id, (init.run, exit));
         }
+    }
+
+    /// The end of a suspension whose last image is written.
+    fn fall_asleep(&mut self, id: VeId) {
+        if let Some(init) = self.inits.get(&id) {
+            let (memory, spent) = (init.memory, false);
+            self.sleepers.insert(id, Sleeper { memory, spent });
+            self.dumps.remove(&id);
+            self.die(id, Exit::Signal(9));
+        }
+    }
+
+    /// The end of one that failed.
+    fn stay_awake(&mut self, id: VeId) {
+        self.dumps.remove(&id);
+        if let Some(init) = self.inits.get_mut(&id) {
+            init.frozen = false;
+        }
+    }
+
+    /// The processes that are on disk and can be woken.
+    pub(super) fn asleep(&self, id: VeId) -> Option<u32> {
+        let sleeper = self.sleepers.get(&id).filter(|sleeper| !sleeper.spent);
+        sleeper.map(|sleeper| sleeper.memory)
+    }
+
+    /// The end of the node: what was not on disk is gone.
+    pub(super) fn power_cut(&mut self) {
+        self.inits.clear();
+        self.exits.clear();
+        self.groups.clear();
+        self.links.clear();
+        self.dumps.clear();
     }
 
     fn violation(&mut self, text: String) {

@@ -7,8 +7,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
 
 use super::step::{Step, failure};
-use crate::packet::{self, Packet};
 use crate::protocol::{Failure, FailureKind};
+use kernel::packet::{self, Packet};
 
 /// A message on the channel between the launcher and a process that it made.
 #[derive(Debug, Serialize, Deserialize)]

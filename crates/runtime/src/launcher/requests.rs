@@ -10,12 +10,12 @@ use super::poller::Source;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::Ve;
-use crate::packet::Packet;
 use crate::protocol::{
     Answer, Call, CgroupShape, Event, Failure, FailureKind, Launched, Message, Request, VERSION,
     VeState,
 };
 use crate::spec::{InitKind, WindowSize};
+use kernel::packet::Packet;
 
 /// Descriptors of a cgroup entry, out of a message.
 #[derive(Debug)]
@@ -88,6 +88,8 @@ impl State {
                 self.restore(connection, request.number, *spec)?;
                 return Ok(None);
             }
+            Call::ConnectWoken { id, pid } => self.connect_woken(id, pid)?,
+            Call::Waking => return Ok(Some(Answer::Waking(!self.restores.is_empty()))),
             Call::Signal { id, signal } => {
                 kernel::pidfd::send_signal(&self.living(id)?.pidfd, signal)
                     .step(format_args!("signal the init of VE {id}"))?;

@@ -7,13 +7,16 @@
 //!   link, host end down
 //!   Go + descriptors ----------------------> attaches them, execve criu
 //!                                             makes all processes -----> stopped
-//!   <------------------------- exit code 0                               goes on
-//!   now the init's parent (subreaper)
-//!   neighbours inside, host end up; answered
+//!                                             asks the daemon (see `gate`), which asks here:
+//!   neighbours inside, host end up            lets them go on ---------> goes on
+//!   <------------------------- exit code 0
+//!   now the init's parent (subreaper); answered
 //! ```
 //!
 //! The host end comes up last: a packet that reached the VE before its sockets are back would be
 //! answered with a reset, and connections would be lost.
+//!
+//! A restore whose daemon dies ends by itself: CRIU finds nobody to ask, and fails.
 
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -167,7 +170,7 @@ impl State {
         let _ = self.poller.remove(&restoring.criu.pidfd);
         let (connection, number) = (restoring.connection, restoring.number);
         let woken = if status == Some(0) {
-            self.wake(&restoring.spec)
+            Self::wake(&restoring.spec)
         } else {
             let code = status.map_or("by a signal".to_owned(), |code| format!("with code {code}"));
             Err(failure(FailureKind::Node, format!("CRIU ended {code}")))
@@ -189,66 +192,53 @@ impl State {
         }
     }
 
-    /// Ends a restore that takes too long; its end is heard as any other.
+    /// Ends a restore that takes too long; its end is heard as any other. First what it has made:
+    /// processes that CRIU holds would go on when it dies.
     pub(super) fn give_up_restore(&mut self, id: VeId) {
         if let Some(restoring) = self.restores.get_mut(&id) {
+            children(restoring.criu.pid).into_iter().for_each(kill);
             let _ = pidfd_send_signal(&restoring.criu.pidfd, Signal::KILL);
             restoring.deadline = Instant::now() + RESTORE_TIMEOUT;
         }
     }
 
-    /// Ends restores whose daemon is gone: the next one must find a VE that either runs or sleeps.
-    pub(super) fn give_up_orphaned_restores(&mut self) {
-        let alone = |restoring: &&Restoring| !self.connections.contains_key(&restoring.connection);
-        for restoring in self.restores.values().filter(alone) {
-            let _ = pidfd_send_signal(&restoring.criu.pidfd, Signal::KILL);
-        }
-    }
-
-    /// Finds the init that CRIU left, and connects it.
-    fn wake(&mut self, spec: &RestoreSpec) -> Result<(Launched, OwnedFd), Failure> {
-        let id = spec.launch.id;
+    /// Finds the init that CRIU left.
+    fn wake(spec: &RestoreSpec) -> Result<(Launched, OwnedFd), Failure> {
         let path = spec.images.join(restorer::PID_FILE);
         let text = fs::read_to_string(&path).step(format_args!("read {}", path.display()))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| failure(FailureKind::Node, "CRIU named no process"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).step("find the woken init")?;
         let number = pid.as_raw_nonzero().get().unsigned_abs();
-        let started = kernel::proc::start_time(number).step("look at the woken init");
-        let connected = started.and_then(|started| {
-            limit_woken(&pidfd)?;
-            self.connect_woken(spec, &pidfd)?;
-            Ok(started)
-        });
-        match connected {
-            Ok(started) => {
-                let init = Launched {
-                    pid: number,
-                    start_time: started.ticks(),
-                };
-                Ok((init, pidfd))
-            }
-            Err(failed) => {
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-                Err(failure(
-                    failed.kind,
-                    format!("VE {id} woke up and was ended again: {}", failed.message),
-                ))
-            }
-        }
+        let started = kernel::proc::start_time(number).step("look at the woken init")?;
+        let init = Launched {
+            pid: number,
+            start_time: started.ticks(),
+        };
+        Ok((init, pidfd))
     }
 
-    /// Puts back what CRIU does not keep of the network (neighbours), then lets packets through.
-    fn connect_woken(&mut self, spec: &RestoreSpec, pidfd: &OwnedFd) -> Result<(), Failure> {
+    /// Puts back what CRIU does not keep: limits of namespaces, and of the network neighbours; then lets
+    /// packets through.
+    ///
+    /// # Errors
+    /// Names the step; nothing has run of the VE then.
+    pub(super) fn connect_woken(&mut self, id: VeId, pid: u32) -> Result<(), Failure> {
+        let no_such = || failure(FailureKind::NotFound, format!("VE {id} is not being woken"));
+        let spec = &self.restores.get(&id).ok_or_else(no_such)?.spec;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pidfd = pidfd_open(pid.ok_or_else(no_such)?, PidfdFlags::NONBLOCK);
+        let pidfd = pidfd.step("find the woken init")?;
+        limit_woken(&pidfd)?;
         let Some(network) = &spec.launch.network else {
             return Ok(());
         };
         let inside = kernel::pidfd::network_namespace(pidfd).step("find the VE's network")?;
-        let addresses = &network.addresses;
+        let addresses = network.addresses.clone();
         let before = &spec.addresses_before;
         let configure = || {
-            network::inside::configure(addresses)?;
-            network::inside::set_addresses(before, addresses)
+            network::inside::configure(&addresses)?;
+            network::inside::set_addresses(before, &addresses)
         };
         let worker = spawn(&Options::default(), || {
             let joined = kernel::namespace::join_network_namespace(&inside).is_ok();
@@ -262,8 +252,7 @@ impl State {
                 "cannot configure the woken VE's network",
             ));
         }
-        let id = spec.launch.id;
-        self.with_netlink(|netlink| network::link::activate(netlink, id, addresses))?
+        self.with_netlink(|netlink| network::link::activate(netlink, id, &addresses))?
             .step(format_args!("connect VE {id} to the node"))
     }
 
@@ -323,24 +312,26 @@ impl State {
 
     /// Ends processes that a CRIU left which was killed: the launcher inherits them.
     fn bury_orphans(&self) {
-        let own = std::process::id();
-        let list = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let woken = |restoring: &Restoring| {
+            let text = fs::read_to_string(restoring.spec.images.join(restorer::PID_FILE));
+            text.ok().and_then(|text| text.trim().parse().ok())
+        };
+        let woken: Vec<u32> = self.restores.values().filter_map(woken).collect();
         let known = |pid: u32| {
             let tasks = self.tasks.values();
             self.ves.values().any(|ve| ve.init.pid == pid)
                 || self.restores.values().any(|r| r.criu.pid == pid)
+                || woken.contains(&pid)
                 || tasks.clone().any(|task| task.door.is_some())
                 || tasks
                     .clone()
                     .any(|t| t.worker.as_ref().is_some_and(|w| w.0 == pid))
         };
-        let children = list.unwrap_or_default();
-        for pid in children.split_whitespace().filter_map(|p| p.parse().ok()) {
-            if !known(pid)
-                && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-            {
-                let _ = kill_process(pid, Signal::KILL);
-                let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+        for pid in children(std::process::id()) {
+            if !known(pid) {
+                kill(pid);
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                let _ = pid.map(|pid| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
             }
         }
     }
@@ -364,4 +355,18 @@ fn limit_woken(pidfd: &OwnedFd) -> Result<(), Failure> {
     }
     let message = "cannot limit the namespaces of the woken VE";
     Err(failure(FailureKind::Node, message))
+}
+
+/// The children of a process with one thread.
+fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = list.unwrap_or_default();
+    let numbers = list.split_whitespace();
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }

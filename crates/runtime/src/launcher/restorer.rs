@@ -18,15 +18,17 @@ use rustix::mount::{
 use super::report::{Report, await_go, hear, tell};
 use super::step::{Step, failure};
 use super::{child, confine};
+use crate::gate::GATE_VARIABLE;
 use crate::protocol::{Failure, FailureKind};
 use crate::restore::{CONSOLE_NAME, DEV_NAME, PLUGIN_VARIABLE, RESTORE_LOG, RestoreSpec};
 
 /// Where CRIU writes the number of the woken init, in the folder of the checkpoint.
 pub(super) const PID_FILE: &str = "init.pid";
 
-/// Where the VE's mounts are attached, in this process's own view only. The VE's root user must be
-/// able to get there, which is not so beneath a node's root directory.
-const STAGING: &str = "/mnt";
+/// Where the VE's mounts are attached, in this process's own view only: at the first that hides
+/// nothing of the node's. The VE's root user must be able to get there, which is not so beneath a
+/// node's root directory.
+const STAGINGS: [&str; 4] = ["/mnt", "/media", "/srv", "/opt"];
 
 /// Where what CRIU itself says goes, beside its log.
 const OUTPUT: &str = "restore.out";
@@ -67,7 +69,17 @@ fn become_criu(
     })?;
     // CRIU tries out what the kernel can do with a connection to itself.
     network::inside::loopback_only().step("bring CRIU's loopback up")?;
-    let places = Places::attach(&root, &dev, &console)?;
+    let used = [&spec.images, &spec.criu.script, &spec.gate];
+    let staging = STAGINGS
+        .into_iter()
+        .map(Path::new)
+        .find(|staging| staging.is_dir() && !used.iter().any(|path| path.starts_with(staging)));
+    let staging = staging.ok_or_else(|| {
+        let tried = STAGINGS.join(", ");
+        let message = format!("no directory for the VE's mounts: {tried} are missing, or used");
+        failure(FailureKind::Node, message)
+    })?;
+    let places = Places::attach(staging, &root, &dev, &console)?;
     let null = open("/dev/null", OFlags::RDWR)?;
     let output = open(
         spec.images.join(OUTPUT),
@@ -84,6 +96,7 @@ fn become_criu(
     let arguments: Result<Vec<CString>, Failure> = arguments.into_iter().map(text).collect();
     let environment = [
         text(format!("PATH={}", child::PATH))?,
+        text(format!("{GATE_VARIABLE}={}", spec.gate.display()))?,
         text(format!(
             "{PLUGIN_VARIABLE}={}",
             spec.launch.id.uid_base().get()
@@ -102,10 +115,14 @@ struct Places {
 
 impl Places {
     /// Attaches the mounts at a file system of this process's own.
-    fn attach(root: &OwnedFd, dev: &OwnedFd, console: &OwnedFd) -> Result<Self, Failure> {
+    fn attach(
+        staging: &Path,
+        root: &OwnedFd,
+        dev: &OwnedFd,
+        console: &OwnedFd,
+    ) -> Result<Self, Failure> {
         kernel::mount::make_all_private().step("cut off CRIU's mounts from the node's")?;
         let stage = stage().step("make a place for the VE's mounts")?;
-        let staging = Path::new(STAGING);
         attach(&stage, staging)?;
         let place = |name: &str| staging.join(name);
         for name in ["root", "dev"] {
@@ -171,6 +188,7 @@ fn arguments(spec: &RestoreSpec, places: &Places, terminal: &OwnedFd) -> Vec<Str
         ]);
     }
     add(crate::restore::COMMON_OPTIONS);
+    add(&["--action-script", &spec.criu.script.to_string_lossy()]);
     if let Some(plugins) = &spec.criu.plugins {
         add(&["--libdir", &plugins.to_string_lossy()]);
     }

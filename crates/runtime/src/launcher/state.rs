@@ -15,8 +15,8 @@ use super::poller::{Poller, Source};
 use super::restore::Restoring;
 use super::root::RootBuilder;
 use super::ves::{TaskState, Ve};
-use crate::packet;
 use crate::protocol::{Answer, Event, Failure, Message};
+use kernel::packet;
 
 /// Messages that wait for a daemon which does not read; then it is cut off, and finds everything
 /// again when it connects anew.
@@ -98,7 +98,6 @@ impl State {
             for source in self.poller.wait(timeout)? {
                 self.handle(source);
             }
-            self.give_up_orphaned_restores();
             self.handle_deadlines(Instant::now());
         }
         Ok(())

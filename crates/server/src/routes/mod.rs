@@ -55,7 +55,7 @@ pub(crate) fn router(door: Door) -> Router {
         )
         .route("/templates/{name}/verify", post(templates::verify))
         .route("/pool", get(nodes::pool))
-        .route("/node", get(nodes::show))
+        .route("/node", get(nodes::show).patch(nodes::set))
         .route("/node/init", post(nodes::init))
         .route("/node/shutdown", post(nodes::shutdown))
         .route("/node/destroy", post(nodes::destroy))

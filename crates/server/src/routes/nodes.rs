@@ -1,6 +1,6 @@
 //! `/v1/node`, `/v1/pool` and `/v1/doctor`.
 
-use api::latest::{DestroyRequest, InitRequest, ShutdownRequest};
+use api::latest::{DestroyRequest, InitRequest, NodeSetRequest, ShutdownRequest};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -17,6 +17,15 @@ pub(super) async fn pool(State(door): State<Door>, query: Query) -> Answer {
 pub(super) async fn show(State(door): State<Door>, query: Query) -> Answer {
     query.only(&[])?;
     Ok(answer::json(&door.node.node().await?))
+}
+
+pub(super) async fn set(
+    State(door): State<Door>,
+    query: Query,
+    Json(request): Json<NodeSetRequest>,
+) -> Answer {
+    query.only(&[])?;
+    Ok(answer::json(&door.node.set_node(request).await?))
 }
 
 pub(super) async fn init(

@@ -6,9 +6,9 @@ use std::time::Duration;
 use api::latest::{
     ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
     DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeStatus, Operation, OperationState, PoolStatus, SetOutcome, SetReply, SetRequest,
-    SettingChange, ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind,
-    Template, TemplateDetails, Ve, VeDetails, VeState,
+    NodeSetRequest, NodeStatus, Operation, OperationState, PoolStatus, SetReply, SetRequest,
+    ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
+    TemplateDetails, Ve, VeDetails, VeState,
 };
 use server::{
     ByteSource, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply, Session,
@@ -84,35 +84,7 @@ impl Node for Fake {
     }
 
     fn set(&self, ve: VeKey, request: SetRequest) -> Reply<'_, SetReply> {
-        Box::pin(async move {
-            let ve = self.find(&ve)?;
-            let mut changes = Vec::new();
-            for setting in &request.settings {
-                let (key, value) = setting.split_once('=').unwrap();
-                let (outcome, because) = match key {
-                    "memry.limit" => {
-                        return refuse(
-                            ErrorCode::Usage,
-                            "unknown key `memry.limit`",
-                            "did you mean `memory.limit`?",
-                        );
-                    }
-                    "hostname" => (
-                        SetOutcome::PendingRestart,
-                        Some("its init has read the name".to_owned()),
-                    ),
-                    _ => (SetOutcome::Applied, None),
-                };
-                changes.push(SettingChange {
-                    key: key.to_owned(),
-                    value: value.to_owned(),
-                    outcome,
-                    because,
-                });
-            }
-            let operation = self.done("set", &ve.name, Some(ve.id), None);
-            Ok(SetReply { operation, changes })
-        })
+        Box::pin(async move { self.settings_change(&ve, &request) })
     }
 
     fn delete(&self, ve: VeKey, request: DeleteRequest) -> Reply<'_, Operation> {
@@ -459,6 +431,20 @@ impl Node for Fake {
                 "/var/lib/vessel",
                 u32::try_from(count).unwrap(),
             ))
+        })
+    }
+
+    fn set_node(&self, request: NodeSetRequest) -> Reply<'_, NodeStatus> {
+        Box::pin(async move {
+            self.called(format!("{request:?}"));
+            if request.settings.iter().any(|s| s == "cpu.reserve=2") {
+                return refuse(
+                    ErrorCode::NoResources,
+                    "cpu.guarantee: 1 processors is asked for, and 0 processors is left",
+                    "`vessel node show` tells what is sold",
+                );
+            }
+            Ok(values::node("/var/lib/vessel", 3))
         })
     }
 

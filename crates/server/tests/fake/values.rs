@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use api::latest::{
     Capacity, Diagnosis, DoctorReport, DoctorRow, Isolation, IsolationEntry, IsolationVerdict,
-    IsolationWall, Limits, NodeStatus, Package, PoolKind, PoolStatus, Sold, Stats, Template,
-    TemplateDetails, TemplateKind, Timestamp, Usage, Ve, VeDetails, VeState,
+    IsolationWall, Limits, NodeStatus, Overcommit, Package, PoolKind, PoolStatus, Reserve, Sold,
+    Stats, Template, TemplateDetails, TemplateKind, Timestamp, Usage, Ve, VeDetails, VeState,
 };
 
 pub fn moment() -> Timestamp {
@@ -208,7 +208,17 @@ pub fn node(root: &str, ves: u32) -> NodeStatus {
             cpu_cores: 2.0,
             memory_bytes: 24 << 30,
             disk_bytes: 40 << 30,
+            network_bits_per_second: Some(1_000_000_000),
             ves: 1_000,
+        },
+        reserve: Reserve {
+            cpu_cores: 0.1,
+            memory_bytes: 1 << 30,
+            network_bits_per_second: Some(50_000_000),
+        },
+        overcommit: Overcommit {
+            memory: Some(1.5),
+            ..Overcommit::default()
         },
         sold: Sold {
             cpu_limit_cores: 1.5,

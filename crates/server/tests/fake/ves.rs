@@ -1,6 +1,9 @@
 //! How the fake node finds and changes its VEs.
 
-use api::latest::{ApiError, ErrorCode, Operation, VeDetails, VeState};
+use api::latest::{
+    ApiError, ErrorCode, Operation, SetOutcome, SetReply, SetRequest, SettingChange, VeDetails,
+    VeState,
+};
 use server::{VeFilter, VeKey};
 
 use super::node::refuse;
@@ -56,5 +59,41 @@ impl Fake {
         changed.labels = ve.labels;
         self.add(changed);
         Ok(self.done(kind, &ve.name, Some(ve.id), None))
+    }
+
+    pub(super) fn settings_change(
+        &self,
+        ve: &VeKey,
+        request: &SetRequest,
+    ) -> Result<SetReply, ApiError> {
+        let ve = self.find(ve)?;
+        let mut changes = Vec::new();
+        for setting in &request.settings {
+            let (key, value) = setting.split_once('=').unwrap();
+            let (outcome, because) = match key {
+                "memry.limit" => {
+                    return refuse(
+                        ErrorCode::Usage,
+                        "unknown key `memry.limit`",
+                        "did you mean `memory.limit`?",
+                    );
+                }
+                "hostname" => (
+                    SetOutcome::PendingRestart,
+                    Some("its init has read the name".to_owned()),
+                ),
+                _ => (SetOutcome::Applied, None),
+            };
+            changes.push(SettingChange {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                outcome,
+                because,
+                note: (key == "io.write.limit")
+                    .then(|| "only direct writes are held back".to_owned()),
+            });
+        }
+        let operation = self.done("set", &ve.name, Some(ve.id), None);
+        Ok(SetReply { operation, changes })
     }
 }

@@ -7,10 +7,10 @@ use policy::InUse;
 use registry::{Run, VeRecord};
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
-use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink, Running};
+use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running};
 use crate::request::TemplateRequest;
 
-use super::{FakeNode, Init};
+use super::{Dump, FakeNode, Init, Sleeper, World};
 
 impl Mechanisms for FakeNode {
     fn template_version(&self, name: &Name) -> Result<Option<String>, Fault> {
@@ -30,6 +30,16 @@ impl Mechanisms for FakeNode {
     }
 
     fn address_check(&self, _: IpAddr) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn divide(&self, division: &Division) -> Result<(), Fault> {
+        let mut world = self.world();
+        for (id, weight) in &division.cpu_weights {
+            if world.groups.contains_key(id) {
+                world.weights.insert(*id, *weight);
+            }
+        }
         Ok(())
     }
 
@@ -53,12 +63,17 @@ impl Mechanisms for FakeNode {
         drop(world);
         call.middle()?;
         self.world().areas.remove(&id);
+        self.world().sleepers.remove(&id);
         call.end(())
     }
 
     fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
         let call = self.begin(Some(spec.id), "groups_create")?;
-        self.world().groups.entry(spec.id).or_default();
+        let mut world = self.world();
+        world.groups.entry(spec.id).or_default();
+        // A new group has the usual weight, whatever an older one had.
+        world.weights.insert(spec.id, 100);
+        drop(world);
         call.middle()?;
         self.world()
             .groups
@@ -75,6 +90,9 @@ impl Mechanisms for FakeNode {
         }
         if !world.groups.contains_key(&id) || !world.areas.contains_key(&id) {
             world.violation(format!("VE {id} is launched without groups or area"));
+        }
+        if world.asleep(id).is_some() {
+            world.violation(format!("VE {id} is launched while it sleeps"));
         }
         let addresses = record.spec.addresses.iter().copied().collect();
         world.links.insert(id, addresses);
@@ -94,6 +112,7 @@ impl Mechanisms for FakeNode {
             id,
             Init {
                 run: run.clone(),
+                memory: run.pid,
                 ready: true,
                 frozen: false,
                 held: true,
@@ -125,6 +144,7 @@ impl Mechanisms for FakeNode {
             Exit::Signal(9)
         };
         world.die(id, exit);
+        world.dumps.remove(&id);
         drop(world);
         call.end(exit)
     }
@@ -135,16 +155,24 @@ impl Mechanisms for FakeNode {
             return Err(Fault::new("its groups have processes"));
         }
         self.world().groups.remove(&id);
+        self.world().weights.remove(&id);
         call.middle()?;
         self.world().links.remove(&id);
         call.end(())
     }
 
-    fn running(&self, known: &BTreeMap<VeId, Run>) -> Result<BTreeMap<VeId, Running>, Fault> {
+    fn running(
+        &self,
+        known: &BTreeMap<VeId, Option<Run>>,
+    ) -> Result<BTreeMap<VeId, Running>, Fault> {
         let call = self.begin(None, "running")?;
         let mut world = self.world();
-        for (id, init) in &mut world.inits {
-            init.held |= known.get(id) == Some(&init.run);
+        let World { inits, groups, .. } = &mut *world;
+        for (id, init) in inits {
+            init.held |= known.get(id).is_some_and(|run| match run {
+                Some(run) => *run == init.run,
+                None => groups.contains_key(id),
+            });
         }
         let held = world.inits.iter().filter(|(_, init)| init.held);
         let running = held.map(|(id, init)| {
@@ -190,6 +218,89 @@ impl Mechanisms for FakeNode {
         let call = self.begin(Some(id), "frozen")?;
         let frozen = self.world().inits.get(&id).is_some_and(|init| init.frozen);
         call.end(frozen)
+    }
+
+    fn suspend(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault> {
+        let id = record.spec.id;
+        let call = self.begin(Some(id), "suspend")?;
+        match self.world().inits.get_mut(&id) {
+            None => return Err(Fault::new("it has no init")),
+            Some(init) => init.frozen = true,
+        }
+        self.world().dumps.insert(id, Dump::Completes);
+        let amid = call.middle();
+        let amid = if sink.cancelled() {
+            amid.and(Err(crate::plan::cancelled()))
+        } else {
+            amid
+        };
+        if amid.is_err() {
+            self.world().stay_awake(id);
+            return amid;
+        }
+        self.world().fall_asleep(id);
+        call.end(())
+    }
+
+    fn asleep(&self, record: &VeRecord) -> Result<bool, Fault> {
+        let id = record.spec.id;
+        let call = self.begin(Some(id), "asleep")?;
+        let mut world = self.world();
+        match world.dumps.get(&id) {
+            Some(Dump::Completes) => world.fall_asleep(id),
+            Some(Dump::Fails) => world.stay_awake(id),
+            None => {}
+        }
+        let asleep = world.asleep(id).is_some();
+        drop(world);
+        call.end(asleep)
+    }
+
+    fn wake(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<Running, Fault> {
+        let id = record.spec.id;
+        let call = self.begin(Some(id), "wake")?;
+        let mut world = self.world();
+        if world.inits.contains_key(&id) || !world.groups.contains_key(&id) {
+            world.violation(format!("VE {id} is woken while it runs, or without groups"));
+        }
+        let Some(memory) = world.asleep(id) else {
+            return Err(Fault::new("nothing of it is on disk"));
+        };
+        let addresses = record.spec.addresses.iter().copied().collect();
+        world.links.insert(id, addresses);
+        world.pids += 1;
+        let run = Run {
+            pid: world.pids,
+            start_time_ticks: 1,
+            boot_id: "boot".to_owned(),
+        };
+        world.exits.remove(&id);
+        // Made, and not let go on yet.
+        let init = Init {
+            run: run.clone(),
+            memory,
+            ready: true,
+            frozen: false,
+            held: true,
+        };
+        world.inits.insert(id, init);
+        drop(world);
+        call.middle()?;
+        if sink.cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        let spent = true;
+        let spent = Sleeper { memory, spent };
+        self.world().sleepers.insert(id, spent);
+        self.moment("when its processes go on");
+        self.world().sleepers.remove(&id);
+        call.end(Running { run, ready: true })
+    }
+
+    fn discard(&self, id: VeId) -> Result<(), Fault> {
+        let call = self.begin(Some(id), "discard")?;
+        self.world().sleepers.remove(&id);
+        call.end(())
     }
 
     fn in_use(&self, id: VeId, _: bool) -> Result<InUse, Fault> {
@@ -239,7 +350,11 @@ impl Mechanisms for FakeNode {
         let count = world.areas.len() + world.groups.len() + world.links.len();
         world.areas.retain(|id, _| keep.contains(id));
         world.groups.retain(|id, _| keep.contains(id));
+        world.weights.retain(|id, _| keep.contains(id));
         world.links.retain(|id, _| keep.contains(id));
+        world
+            .sleepers
+            .retain(|id, sleeper| keep.contains(id) && !sleeper.spent);
         if count != world.areas.len() + world.groups.len() + world.links.len() {
             found.push("areas, groups or links".to_owned());
         }

@@ -1,4 +1,4 @@
-//! Messages with descriptors over a `SOCK_SEQPACKET` socket.
+//! Messages with descriptors over a `SOCK_SEQPACKET` socket: one packet is one message.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,13 +10,20 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::protocol::{DESCRIPTORS_MAX, MESSAGE_BYTES_MAX};
+/// Longest message in bytes. Fits the default socket buffer (212,992) with the kernel's overhead;
+/// keys and host files of one VE are far below.
+pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
+
+/// Most descriptors in one message: 12 v1 hierarchies, one v2 group, three streams.
+pub const DESCRIPTORS_MAX: usize = 24;
 
 /// One received message.
 #[derive(Debug)]
-pub(crate) struct Packet {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) descriptors: Vec<OwnedFd>,
+pub struct Packet {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// The descriptors that came with it, closed on execution.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 /// Sends one message.
@@ -24,11 +31,7 @@ pub(crate) struct Packet {
 /// # Errors
 /// `EMSGSIZE` for a message longer than [`MESSAGE_BYTES_MAX`] or with more than
 /// [`DESCRIPTORS_MAX`] descriptors; else what sendmsg(2) says. Never raises `SIGPIPE`.
-pub(crate) fn send(
-    socket: impl AsFd,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), Errno> {
+pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     if bytes.len() > MESSAGE_BYTES_MAX || descriptors.len() > DESCRIPTORS_MAX {
         return Err(Errno::MSGSIZE);
     }
@@ -52,7 +55,7 @@ pub(crate) fn send(
 ///
 /// # Errors
 /// `EMSGSIZE` for a message that was longer than the protocol allows; else what recvmsg(2) says.
-pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
+pub fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
     let mut bytes = vec![0; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -1,0 +1,114 @@
+//! Limits of VEs, put where they hold: control groups, pool, network; and which of them this host can
+//! hold at all.
+
+use engine::{Division, FailureKind, Fault, Support};
+use policy::InUse;
+use ve::{Bytes, Key, Limits, VeId};
+
+use crate::host::Host;
+use crate::mechanisms::pool_fault;
+
+impl Host {
+    /// Whether this host can do what a key asks for.
+    pub(crate) fn support(&self, key: Key) -> Support {
+        match key {
+            Key::MemoryGuarantee
+            | Key::MemoryBurst
+            | Key::FilesLimit
+            | Key::IoShare
+            | Key::IoReadLimit
+            | Key::IoWriteLimit
+            | Key::IoReadOperations
+            | Key::IoWriteOperations
+            | Key::NetworkGuarantee
+            | Key::NetworkLimit
+            | Key::NetworkBurst => Support::None("this version does not know how".to_owned()),
+            _ => Support::Full,
+        }
+    }
+
+    /// Gives each VE its part of the node.
+    pub(crate) fn divide(&self, division: &Division) -> Result<(), Fault> {
+        let mut first = Ok(());
+        for (id, weight) in &division.cpu_weights {
+            match self.groups.ve(*id).set_cpu_weight(*weight) {
+                // It ended meanwhile.
+                Err(error) if error.is_missing() => {}
+                Err(error) if first.is_ok() => first = Err(Fault::from_error(&error)),
+                _ => {}
+            }
+        }
+        first
+    }
+
+    /// What a VE uses that cannot be taken back.
+    pub(crate) fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {
+        let disk = self
+            .pool
+            .private_usage(id)
+            .map_err(|error| pool_fault(&error))?;
+        let mut in_use = InUse {
+            disk_bytes: Some(disk),
+            ..InUse::default()
+        };
+        if running {
+            let usage = self.groups.ve(id).usage();
+            let usage = usage.map_err(|error| Fault::from_error(&error))?;
+            in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
+            in_use.processes = Some(usage.processes);
+        } else if let Some((memory, processes)) = crate::sleep::needs(self, id) {
+            in_use.memory_bytes = Some(memory);
+            in_use.processes = Some(processes);
+        }
+        Ok(in_use)
+    }
+
+    /// Puts limits on a VE, at once if it runs.
+    pub(crate) fn limits_apply(
+        &self,
+        id: VeId,
+        limits: &Limits,
+        running: bool,
+    ) -> Result<(), Fault> {
+        let disk = limits.disk.map(Bytes::get);
+        let limited = self.pool.private_limit_set(id, disk);
+        limited.map_err(|error| pool_fault(&error))?;
+        if running {
+            apply(&self.groups.ve(id), limits)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Puts limits on the processes of a VE.
+pub(crate) fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
+    let applied = group.apply(&cgroup::Limits {
+        cpu_limit_millicores: limits.cpu.map(ve::Cores::thousandths),
+        cpu_burst_millicores: limits.cpu_burst.map(ve::Cores::thousandths),
+        // With a guarantee it depends on the others: see `divide`.
+        cpu_weight: match limits.cpu_guarantee {
+            None => Some(limits.cpu_share.unwrap_or(policy::weights::SHARE_DEFAULT)),
+            Some(_) => None,
+        },
+        cpu_set: limits
+            .cpu_set
+            .as_ref()
+            .map(|set| set.processors().to_vec())
+            .unwrap_or_default(),
+        memory_limit_bytes: limits.memory.map(Bytes::get),
+        swap_limit_bytes: limits.memory_swap.map(Bytes::get),
+        processes_limit: limits.processes,
+    });
+    match applied.refused.into_iter().next() {
+        None => Ok(()),
+        Some((key, refusal)) => {
+            let kind = match refusal {
+                cgroup::Refusal::Invalid { .. } => FailureKind::Usage,
+                _ => FailureKind::Resources,
+            };
+            let detail = Fault::from_error(&refusal).message;
+            Err(Fault::new(format!("{key}: {detail}")).of_kind(kind))
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What becomes of a suspension whose daemon died, and of a VE that CRIU left halfway.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cgroup::{FreezeError, VeGroup};
+use runtime::protocol::Launched;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use ve::VeId;
+
+use crate::suspend::{END_TIMEOUT, SuspendError, WRITER};
+use crate::{folder, inspect};
+
+/// How long a CRIU may take that nobody waits for any more: it ends where it would ask its daemon.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(900);
+const WRITER_POLL: Duration = Duration::from_millis(50);
+
+/// Flag of a process that is on its way out (`PF_EXITING`, field 9 of `proc_pid_stat(5)`).
+const EXITING: u64 = 0x4;
+/// `SIGKILL` in a set of signals.
+const KILL_BIT: u64 = 1 << 8;
+
+/// What became of a suspension whose daemon died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The VE is on disk and its processes are gone.
+    Asleep,
+    /// It is not on disk; it runs on, thawed, if its init lives.
+    Awake,
+}
+
+/// Ends what a daemon began that died within [`crate::suspend::suspend`]: waits for its CRIU, then
+/// completes the checkpoint or takes it back. `init` is that of the VE, if it had one since the
+/// machine was started. Of a VE that sleeps already it says so.
+///
+/// # Errors
+/// What cannot be completed or taken back; calling again is well.
+pub fn settle(
+    id: VeId,
+    init: Option<Launched>,
+    group: &VeGroup,
+    folder: &Path,
+) -> Result<Settled, SuspendError> {
+    let write = |source| SuspendError::Write {
+        folder: folder.to_owned(),
+        source,
+    };
+    let new = folder::unfinished(folder);
+    let begun = new.exists();
+    for place in [new.as_path(), folder] {
+        await_writer(place).map_err(write)?;
+    }
+    let valid = folder::is_valid(folder);
+    let alive = init.filter(|init| lives(init.pid, init.start_time));
+    if begun {
+        folder::remove(&new).map_err(write)?;
+    }
+    match alive {
+        None if valid => {
+            // Waits until the last are gone, and thaws the group.
+            let killed = group.kill_all(END_TIMEOUT);
+            killed.map_err(|source| SuspendError::Kill { id, source })?;
+            Ok(Settled::Asleep)
+        }
+        None => Ok(Settled::Awake),
+        Some(init) => {
+            folder::discard(folder).map_err(write)?;
+            let thawed = unfreeze(group, init);
+            thawed.map_err(|source| SuspendError::Freeze { id, source })?;
+            Ok(Settled::Awake)
+        }
+    }
+}
+
+/// Waits until nobody writes a checkpoint any more.
+fn await_writer(folder: &Path) -> io::Result<()> {
+    let Ok(text) = fs::read_to_string(folder.join(WRITER)) else {
+        return Ok(());
+    };
+    let numbers = text.split_once(' ');
+    let numbers = numbers.and_then(|(pid, time)| Some((pid.parse().ok()?, time.parse().ok()?)));
+    let Some((pid, started)) = numbers else {
+        return Ok(());
+    };
+    let until = Instant::now() + WRITER_TIMEOUT;
+    while lives(pid, started) {
+        if Instant::now() > until {
+            let message = format!("CRIU, process {pid}, still writes it: end that process");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+        std::thread::sleep(WRITER_POLL);
+    }
+    Ok(())
+}
+
+/// Whether a process lives and is to go on: one that ended and was not reaped yet, is ending, or
+/// was killed and stands still, is not.
+pub(crate) fn lives(pid: u32, started: u64) -> bool {
+    if kernel::proc::start_time(pid).map_or(0, |time| time.ticks()) != started {
+        return false;
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !(is_ending(&stat) || is_killed(&status))
+}
+
+/// Reads `proc_pid_stat(5)`: the state is the first field behind the name, the flags are the seventh.
+fn is_ending(stat: &str) -> bool {
+    let Some((_, rest)) = stat.rsplit_once(')') else {
+        return true;
+    };
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let flags: u64 = fields
+        .get(6)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    matches!(fields.first(), Some(&("Z" | "X"))) || flags & EXITING != 0
+}
+
+/// Reads the pending signals of `proc_pid_status(5)`.
+fn is_killed(status: &str) -> bool {
+    status.lines().any(|line| {
+        let set = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"));
+        let set = set.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+        set.is_some_and(|set| set & KILL_BIT != 0)
+    })
+}
+
+/// Lets a VE go on that stands still, after taking back what a CRIU did to it that could not do so
+/// itself, because it was killed. One that ended by itself has left nothing.
+///
+/// # Errors
+/// When the VE cannot be thawed.
+pub(crate) fn unfreeze(group: &VeGroup, init: Launched) -> Result<(), FreezeError> {
+    // What fails here is told: the VE runs, and may lack what is named.
+    if let Err(error) = remove_locks(init.pid) {
+        tracing::warn!(
+            "packets of the VE with process {} may be stopped: {error}",
+            init.pid
+        );
+    }
+    for pid in group.processes().unwrap_or_default() {
+        end_repairs(pid);
+    }
+    inspect::remove_links(init.pid);
+    group.thaw(END_TIMEOUT)
+}
+
+/// CRIU keeps packets away from a VE that it looks at.
+fn remove_locks(init: u32) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let namespace = fs::File::open(format!("/proc/{init}/ns/net"))?;
+    let inside = || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        kernel::namespace::join_network_namespace(&namespace)?;
+        Ok(network::inside::remove_locks()?)
+    };
+    let joined = std::thread::scope(|scope| scope.spawn(inside).join());
+    joined.unwrap_or_else(|_| Err("its thread failed".into()))
+}
+
+/// CRIU silences the TCP connections of a VE that it looks at.
+fn end_repairs(pid: u32) {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(process)) = number.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+        return;
+    };
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    for entry in descriptors.into_iter().flatten().flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|text| text.parse().ok());
+        let (true, Some(number)) = (target.to_string_lossy().starts_with("socket:"), number) else {
+            continue;
+        };
+        // A descriptor that was closed meanwhile needs nothing.
+        if let Ok(socket) = pidfd_getfd(process.as_fd(), number, PidfdGetfdFlags::empty()) {
+            let _ = kernel::tcp::end_repair(socket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ends_or_was_killed_does_not_live() {
+        let own = std::process::id();
+        let started = kernel::proc::start_time(own).unwrap().ticks();
+        assert!(lives(own, started));
+        assert!(!lives(own, started + 1));
+        assert!(!lives(u32::MAX, started));
+        assert!(is_ending("7 (a) b) Z 1 7 7 0 -1 4194560 0"));
+        assert!(is_ending("7 (a) D 1 7 7 0 -1 4194564 0"));
+        assert!(!is_ending("7 (Z 1) S 1 7 7 0 -1 4194560 0"));
+        assert!(is_killed(
+            "SigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n"
+        ));
+        assert!(is_killed("SigPnd:\t0000000000000900\n"));
+        assert!(!is_killed(
+            "SigPnd:\t0000000000000200\nSigBlk:\t0000000000000100\n"
+        ));
+    }
+}

@@ -1,0 +1,185 @@
+//! Reading the values of settings.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::InvalidSetting;
+use crate::spec::Autostart;
+use crate::units::{Bytes, InvalidUnit};
+
+/// The kernel's bound on host names (`__NEW_UTS_LEN`, uname(2)).
+const HOSTNAME_MAX: usize = 64;
+
+pub(super) fn invalid(key: &'static str, given: &str, rule: impl Into<String>) -> InvalidSetting {
+    InvalidSetting::Value {
+        key,
+        given: given.chars().take(80).collect(),
+        rule: rule.into(),
+    }
+}
+
+pub(super) fn unless_none<T>(
+    value: &str,
+    read: impl FnOnce(&str) -> Result<T, InvalidSetting>,
+) -> Result<Option<T>, InvalidSetting> {
+    if value == "none" {
+        Ok(None)
+    } else {
+        read(value).map(Some)
+    }
+}
+
+pub(super) fn unit<T: FromStr<Err = InvalidUnit>>(
+    key: &'static str,
+    text: &str,
+) -> Result<T, InvalidSetting> {
+    text.parse()
+        .map_err(|source| InvalidSetting::Unit { key, source })
+}
+
+/// Bytes per second, as `10M` or `10M/s`.
+pub(super) fn rate(key: &'static str, text: &str, least: Bytes) -> Result<Bytes, InvalidSetting> {
+    size(key, text.strip_suffix("/s").unwrap_or(text), least)
+}
+
+/// A quantity that must not be below the least useful one.
+pub(super) fn at_least<T>(key: &'static str, text: &str, least: T) -> Result<T, InvalidSetting>
+where
+    T: FromStr<Err = InvalidUnit> + PartialOrd + std::fmt::Display,
+{
+    let value: T = unit(key, text)?;
+    if value < least {
+        let rule = format!("is too little: it must be at least {least}");
+        return Err(invalid(key, text, rule));
+    }
+    Ok(value)
+}
+
+pub(super) fn size(key: &'static str, text: &str, least: Bytes) -> Result<Bytes, InvalidSetting> {
+    at_least(key, text, least)
+}
+
+pub(super) fn number(
+    key: &'static str,
+    text: &str,
+    least: u32,
+    most: u32,
+) -> Result<u32, InvalidSetting> {
+    text.parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| {
+            invalid(
+                key,
+                text,
+                format!("is not a whole number from {least} to {most}"),
+            )
+        })
+}
+
+pub(super) fn addresses(
+    key: &'static str,
+    text: &str,
+    most: usize,
+) -> Result<Vec<IpAddr>, InvalidSetting> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let mut addresses = Vec::new();
+    for part in text.split(',') {
+        let address: IpAddr = part
+            .trim()
+            .parse()
+            .map_err(|_| invalid(key, part, "is not an IPv4 or IPv6 address"))?;
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            return Err(invalid(key, part, "is not the address of one host"));
+        }
+        if addresses.contains(&address) {
+            return Err(invalid(key, part, "is given twice"));
+        }
+        addresses.push(address);
+    }
+    if addresses.len() > most {
+        return Err(invalid(
+            key,
+            text,
+            format!("has more than {most} addresses"),
+        ));
+    }
+    Ok(addresses)
+}
+
+/// RFC 1123, section 2.1: labels of letters, digits and dashes, joined by dots.
+pub(super) fn hostname(text: &str) -> Result<String, InvalidSetting> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if text.len() > HOSTNAME_MAX || !text.split('.').all(label) {
+        let rule = "is not a host name: letters, digits, dashes and dots, at most 64 characters";
+        return Err(invalid("hostname", text, rule));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn autostart(text: &str) -> Result<Autostart, InvalidSetting> {
+    match text {
+        "no" | "off" | "false" => Ok(Autostart::Off),
+        "yes" | "on" | "true" => Ok(Autostart::Order(Autostart::ORDER_DEFAULT)),
+        _ => text.parse().map(Autostart::Order).map_err(|_| {
+            invalid(
+                "autostart",
+                text,
+                "is not `yes`, `no` or a place in the order, as 10",
+            )
+        }),
+    }
+}
+
+pub(super) fn truth(key: &'static str, text: &str) -> Result<bool, InvalidSetting> {
+    match text {
+        "yes" | "on" | "true" => Ok(true),
+        "no" | "off" | "false" => Ok(false),
+        _ => Err(invalid(key, text, "is not `yes` or `no`")),
+    }
+}
+
+pub(super) fn yes_or_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+pub(super) fn join(addresses: &[IpAddr]) -> Option<String> {
+    let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
+
+/// Advice for a word that is none of `words`: the nearest, or all of them.
+pub(super) fn nearest(word: &str, words: &[&str]) -> String {
+    let nearest = words.iter().min_by_key(|known| edit_distance(word, known));
+    match nearest {
+        Some(known) if edit_distance(word, known) <= 3 => format!("did you mean `{known}`?"),
+        _ => format!("the keys are {}", words.join(", ")),
+    }
+}
+
+/// Number of single-letter insertions, deletions and substitutions between two short words
+/// (Levenshtein, one row at a time).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,170 @@
+//! What VEs are promised: sold once, refused with the sum, and kept while others want everything.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::harness::{Node, tests};
+
+tests! {
+    Node [] =>
+        guarantees_are_sold_once,
+        of_several_settings_all_or_none_are_made,
+        processors_are_divided_as_promised;
+}
+
+/// Runs three loops for ever in a VE, more than this machine's processors.
+fn hog(node: &Node, name: &str) -> Result<()> {
+    let loops = "for i in 1 2 3; do (while :; do :; done) >/dev/null 2>&1 </dev/null & done";
+    node.sh(name, loops)?;
+    Ok(())
+}
+
+fn number(value: &Value) -> Result<f64> {
+    value
+        .as_f64()
+        .with_context(|| format!("{value} is no number"))
+}
+
+fn guarantees_are_sold_once(node: &mut Node) -> Result<()> {
+    let shown = node.json(&["node", "show"])?;
+    let all = number(&shown["capacity"]["cpu_cores"])?;
+    let reserve = number(&shown["reserve"]["cpu_cores"])?;
+    ensure!(reserve >= 0.1 && reserve < all, "{shown}");
+    let most = format!(
+        "cpu.guarantee={}",
+        ((all - reserve) * 0.75 * 100.0).floor() / 100.0
+    );
+    for name in ["a", "b"] {
+        node.ok(&["create", name, "--template", "tiny", "--set", &most])?;
+    }
+    node.ok(&["start", "a"])?;
+    let refused = node.vessel(&["start", "b"])?;
+    ensure!(refused.code == 6, "{refused}");
+    for words in [
+        "cpu.guarantee: ",
+        "is left: ",
+        "for the node itself",
+        "1 other running VE",
+    ] {
+        ensure!(refused.stderr.contains(words), "{refused}");
+    }
+    ensure!(node.state("b")? == "stopped");
+    let sold = &node.json(&["node", "show"])?["sold"];
+    ensure!(
+        (number(&sold["cpu_guarantee_cores"])? - (all - reserve) * 0.75).abs() < 0.02,
+        "{sold}"
+    );
+    // The reserve cannot take what is sold, and all of it is free again when the VE stops.
+    let all = format!("cpu.reserve={all}");
+    let refused = node.vessel(&["node", "set", &all])?;
+    ensure!(refused.code == 6, "{refused}");
+    node.ok(&["stop", "a", "--kill"])?;
+    node.ok(&["start", "b"])?;
+    node.kill_daemon()?;
+    node.start_daemon()?;
+    ensure!(
+        node.vessel(&["start", "a"])?.code == 6,
+        "after a restart of the daemon"
+    );
+    Ok(())
+}
+
+fn of_several_settings_all_or_none_are_made(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    node.sh(
+        "web",
+        "for i in 1 2 3; do sleep 1000 >/dev/null 2>&1 </dev/null & done",
+    )?;
+    let before = node.show("web")?["limits"].clone();
+    for (settings, code, words) in [
+        (
+            &["memory.limit=64M", "cpu.limit=0.5", "cpu.guarantee=0.6"][..],
+            2,
+            "is more than cpu.limit, which is 0.5",
+        ),
+        (
+            &["memory.limit=64M", "cpu.gurantee=1"],
+            2,
+            "did you mean `cpu.guarantee`?",
+        ),
+        (
+            &[
+                "memory.limit=64M",
+                "processes.limit=1000000000000000000000000000000",
+            ],
+            2,
+            "whole number",
+        ),
+        (&["memory.limit=64M", "cpu.limit=-1"], 2, "an amount of CPU"),
+        (&["memory.limit=0"], 2, "too little"),
+        (&["memory.limit=64M", "processes.limit=2"], 6, "below the"),
+    ] {
+        let refused = node.vessel(&[&["set", "web"], settings].concat())?;
+        ensure!(
+            refused.code == code && refused.stderr.contains(words),
+            "{refused}"
+        );
+        let now = &node.show("web")?["limits"];
+        ensure!(*now == before, "{settings:?} left {now}");
+    }
+    Ok(())
+}
+
+/// Processor seconds that VEs used between two looks, in parts of what all of them used.
+fn parts(node: &Node, names: &[&str]) -> Result<Vec<f64>> {
+    let used = || -> Result<Vec<f64>> {
+        names
+            .iter()
+            .map(|name| number(&node.json(&["stats", name])?["cpu_seconds"]))
+            .collect()
+    };
+    let before = used()?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let spent: Vec<f64> = used()?
+        .iter()
+        .zip(before)
+        .map(|(after, before)| after - before)
+        .collect();
+    let all: f64 = spent.iter().sum();
+    Ok(spent.iter().map(|spent| spent / all).collect())
+}
+
+/// Looks several times, as another program may take a processor away for a moment.
+fn settles(node: &Node, names: &[&str], what: &str, fine: impl Fn(&[f64]) -> bool) -> Result<()> {
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        let found = parts(node, names)?;
+        if fine(&found) {
+            return Ok(());
+        }
+        seen.push(found);
+    }
+    anyhow::bail!("{what}: {seen:.3?}")
+}
+
+fn processors_are_divided_as_promised(node: &mut Node) -> Result<()> {
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        node.start_tiny(name)?;
+        hog(node, name)?;
+    }
+    node.ok(&["set", "a", "cpu.share=300"])?;
+    settles(node, &names, "3 to 1", |parts| {
+        (parts[0] / parts[1] - 3.0).abs() < 0.3
+    })?;
+    node.ok(&["set", "a", "cpu.share=none"])?;
+    let shown = node.json(&["node", "show"])?;
+    let for_ves =
+        number(&shown["capacity"]["cpu_cores"])? - number(&shown["reserve"]["cpu_cores"])?;
+    // Whoever wants more, also a VE that comes later with a great share.
+    let guarantee = format!("cpu.guarantee={:.2}", for_ves * 0.6);
+    node.ok(&["set", "b", &guarantee])?;
+    node.ok(&["set", "c", "cpu.share=1000"])?;
+    settles(node, &names, "a guarantee of 60 %", |parts| {
+        parts[1] >= 0.6 * 0.95
+    })?;
+    // What is promised to nobody goes by share.
+    settles(node, &names, "the rest", |parts| parts[2] > parts[0] * 3.0)?;
+    node.ok(&["set", "b", "cpu.guarantee=none"])?;
+    settles(node, &names, "taken back", |parts| parts[1] < 0.2)
+}
