@@ -1,12 +1,13 @@
 //! Pure decisions: what may be asked of a VE in its state, which number and address a new one
 //! gets, which limits can be granted, what a node may sell and how it is divided, in which order
-//! VEs start.
+//! VEs start, and what alerts tell when.
 //!
 //! Nothing here does I/O, reads a clock or takes a lock: every function maps what is known to what
 //! should be, so that it can be tested with every input. The `engine` carries decisions out.
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod alert;
 pub mod allocation;
 pub mod limits;
 pub mod order;
