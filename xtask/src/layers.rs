@@ -30,7 +30,7 @@ const HOUSE: &[&[&str]] = &[
     &["engine"],
     &["policy"],
     &["registry"],
-    &["migrate", "checkpoint", "backup", "meter"],
+    &["migrate", "checkpoint", "backup", "meter", "notify"],
     &["runtime", "template"],
     &["procview"],
     &["pool", "cgroup", "network"],
@@ -89,9 +89,11 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("axum", &["server"], "one crate serves HTTP"),
     (
         "hyper",
-        &["server", "client"],
-        "HTTP is known to both ends of the wire only",
+        &["server", "client", "notify"],
+        "HTTP is known to both ends of the wire, and to webhooks",
     ),
+    ("lettre", &["notify"], "one crate carries messages out"),
+    ("rustls", &["notify"], "one crate carries messages out"),
     (
         "clap",
         &["vessel", "vesseld"],
