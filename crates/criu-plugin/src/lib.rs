@@ -10,8 +10,8 @@
 //! - a restore makes the user namespace anew: as root's, it would count against root's quota, and
 //!   the nineteenth woken Debian would fail to watch a file.
 //!
-//! So when CRIU has checked that it is root, and before it does anything, this takes the effective
-//! user that `VESSEL_UID_BASE` names, and keeps all capabilities; its helpers go back to root.
+//! So when CRIU has checked that it is root, and before it does anything, this becomes the user that
+//! `VESSEL_UID_BASE` names, and keeps all capabilities; its helpers go back to root.
 
 use rustix::process::{DumpableBehavior, Uid, set_dumpable_behavior};
 use rustix::thread::{
@@ -51,8 +51,12 @@ extern "C" fn become_root() {
     let _ = act_as(0);
 }
 
+/// The effective user is what counts. The real one goes with it, because libxtables, which CRIU locks
+/// the network with, takes a difference for a setuid program and ends it with code 111. The saved
+/// one stays root: it is the way back.
 fn act_as(user: u32) -> std::io::Result<()> {
-    set_thread_res_uid(None::<Uid>, Uid::from_raw(user), None::<Uid>)?;
+    let user = Uid::from_raw(user);
+    set_thread_res_uid(user, user, None::<Uid>)?;
     // A change of user takes a process its own /proc files, which CRIU writes to.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     Ok(())
