@@ -294,6 +294,13 @@ fn a_node_leaves_its_namespace_as_it_found_it() {
     namespace.program("ip link add uplink type bridge");
     namespace.program("ip link set uplink up");
     namespace.program("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    // Its own address is routed once the kernel has made sure that nobody else has it.
+    let begun = Instant::now();
+    let routed = || namespace.program("ip -6 route show table local dev uplink");
+    while !routed().contains("local fe80:") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no address");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let before = everything(&namespace);
     let first = Node::in_namespace(namespace, 100..=199, RANGES, true);
     let prepared = everything(&first.namespace);
