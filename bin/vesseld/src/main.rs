@@ -151,6 +151,10 @@ async fn serve(root: &Path, metrics_listen: Option<&str>) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut ending = daemon.ending.subscribe();
     tracing::info!("node at {} is up", root.display());
+    // Does nothing where no service manager asked for it.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("the service manager cannot be told that the node is up: {error}");
+    }
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("asked to end; VEs run on"),
