@@ -5,21 +5,19 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process;
 use crate::workspace::Workspace;
+use crate::{process, up};
 
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// Builds `vessel` and has it write `target/share/completions` and `target/share/man`.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .current_dir(workspace.root())
-        .args(["build", "--release", "--locked", "-p", "vessel"]);
-    process::run(&mut build)?;
+    up::build(workspace)?;
     let vessel = workspace.target().join("release/vessel");
     let share = workspace.target().join("share");
     let (completions, pages) = (share.join("completions"), share.join("man"));
+    // A page of a verb that is no more must not stay.
+    let _ = fs::remove_dir_all(&share);
     for folder in [&completions, &pages] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }

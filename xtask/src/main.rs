@@ -15,6 +15,7 @@ mod completion;
 mod criu;
 mod dependencies;
 mod down;
+mod install;
 mod layers;
 mod machine;
 mod process;
@@ -37,7 +38,9 @@ usage: cargo xtask COMMAND
   down            take all of that away again
   test [FILTER]   build everything and run all tests (a filter runs system tests only)
   bench [SECTION] measure everything beside other runtimes; `bench --help` tells more
-  machine [ARG]   run the system tests on an emulated Debian 13, with arguments for them
+  machine [ARG]   run tests on an emulated Debian 13; arguments select system tests
+  install [DIR]   build, and put programs, units and pages below / or DIR
+  uninstall [DIR] take those away again
   check           what CI checks besides the tests; reports every failure
   tidy            only the checks of text: documents, module heads, banned words
   layers          only the checks of dependencies between crates
@@ -68,6 +71,8 @@ fn run(arguments: &[String]) -> Result<()> {
         "test" => suite::run(&workspace, rest),
         "bench" => bench::run(&workspace, rest),
         "machine" => machine::run(&workspace, rest),
+        "install" => install::run(&workspace, rest),
+        "uninstall" => install::remove(rest),
         "check" => check::run(&workspace),
         "tidy" => report(&tidy::check(&workspace)?),
         "layers" => report(&layers::check(&workspace)?),

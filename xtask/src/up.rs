@@ -127,20 +127,23 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Builds what a node consists of, as it is shipped: its three programs, and the plugin that CRIU
-/// finds beside them.
+/// What a node consists of: packages, and the file that each becomes. They look for each other in one
+/// folder.
+pub(crate) const PARTS: [(&str, &str); 5] = [
+    ("vessel", "vessel"),
+    ("vesseld", "vesseld"),
+    ("vessel-launcher", "vessel-launcher"),
+    ("vessel-procview", "vessel-procview"),
+    ("criu-plugin", "libcriu_plugin.so"),
+];
+
+/// Builds what a node consists of, as it is shipped.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     let mut build = Command::new(env!("CARGO"));
     build
         .current_dir(workspace.root())
         .args(["build", "--release", "--locked"]);
-    for package in [
-        "vessel",
-        "vesseld",
-        "vessel-launcher",
-        "vessel-procview",
-        "criu-plugin",
-    ] {
+    for (package, _) in PARTS {
         build.args(["-p", package]);
     }
     process::run(&mut build)

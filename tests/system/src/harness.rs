@@ -5,6 +5,7 @@ pub(crate) mod machine;
 pub(crate) mod needs;
 pub(crate) mod node;
 pub(crate) mod run;
+pub(crate) mod service;
 pub(crate) mod tree;
 mod uplink;
 

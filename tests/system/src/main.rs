@@ -8,6 +8,8 @@
 //! ```text
 //! cargo xtask test                 all of them
 //! cargo xtask test network::       those whose name contains a word
+//! VESSEL_TEST_INSTALLED=1 ...      also those of the installed node, on a machine of their own
+//! VESSEL_TEST_DEBIAN=FILE ...      import this archive of a Debian 12 instead of building one
 //! VESSEL_KEEP=1 cargo xtask test x leave the node of a failed test as it is, to look at it
 //! ```
 #![forbid(unsafe_code)]
@@ -21,6 +23,7 @@ mod files;
 mod full;
 mod guarantees;
 mod harness;
+mod installed;
 mod life;
 mod limits;
 mod network;
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         crash::TESTS,
         full::TESTS,
         debian::TESTS,
+        installed::TESTS,
     ];
     match run::all(&topics, &arguments) {
         Ok(code) => code,

@@ -18,16 +18,21 @@ const PLACES: u32 = 200;
 /// First id of the first place.
 const FIRST_ID: u32 = 1_000;
 
-/// One of the places for a test node on this machine. Its network namespace is the lock on it.
+/// Where a node under test lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) enum Place {
+    /// One of the places for test nodes on this machine. Its network namespace is the lock on it.
+    Test(u32),
+    /// The machine's own: the node that is installed there as a service.
+    Machine,
+}
 
 impl Place {
     /// Takes a free place. Several runs of the tests on one machine get different ones.
     pub(crate) fn take() -> Result<Self> {
         let start = std::process::id();
         for step in 0..PLACES {
-            let place = Self((start.wrapping_mul(7) + step) % PLACES);
+            let place = Self::Test((start.wrapping_mul(7) + step) % PLACES);
             let added = ip(&["netns", "add", &place.name()])?;
             if added.code == 0 {
                 fs::create_dir_all(place.folder()).context("cannot make a folder for a node")?;
@@ -42,19 +47,40 @@ impl Place {
         bail!("all {PLACES} places for test nodes are taken: see `ip netns`")
     }
 
-    /// Name of everything of this place that has a name.
-    pub(crate) fn name(self) -> String {
-        format!("vessel-test-{}", self.0)
+    /// Takes the machine's own place, which one test at a time may have.
+    pub(crate) fn take_machine() -> Result<Self> {
+        let place = Self::Machine;
+        fs::create_dir_all(place.folder()).context("cannot make a folder for a node")?;
+        Ok(place)
     }
 
-    /// A folder for the node's root and for what the test writes down.
+    /// Name of everything of this place that has a name.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Test(number) => format!("vessel-test-{number}"),
+            Self::Machine => "vessel-test-machine".to_owned(),
+        }
+    }
+
+    /// A folder for what the test writes down, and for the node's root if it is a test's.
     pub(crate) fn folder(self) -> PathBuf {
         std::env::temp_dir().join(self.name())
     }
 
+    /// The node's root folder.
+    pub(crate) fn root(self) -> PathBuf {
+        match self {
+            Self::Test(_) => self.folder().join("node"),
+            Self::Machine => PathBuf::from("/var/lib/vessel"),
+        }
+    }
+
     /// Where the network namespace can be entered.
     pub(crate) fn network_namespace(self) -> String {
-        format!("/run/netns/{}", self.name())
+        match self {
+            Self::Test(_) => format!("/run/netns/{}", self.name()),
+            Self::Machine => "/proc/1/ns/net".to_owned(),
+        }
     }
 
     /// Runs a program of this machine in the network namespace.
@@ -66,17 +92,16 @@ impl Place {
 
     /// The first id of the node's VEs.
     pub(crate) fn first_id(self) -> u32 {
-        FIRST_ID + self.0 * IDS_PER_PLACE
-    }
-
-    /// The number of this place, for addresses that must differ.
-    pub(crate) fn number(self) -> u32 {
-        self.0
+        match self {
+            Self::Test(number) => FIRST_ID + number * IDS_PER_PLACE,
+            // What `vessel init` chooses.
+            Self::Machine => 100,
+        }
     }
 
     /// Everything on the machine that belongs to the node of this place.
     pub(crate) fn traces(self) -> BTreeSet<String> {
-        let root = self.folder().join("node");
+        let root = self.root();
         let text = root.display().to_string();
         let mut traces = BTreeSet::new();
         if root.exists() {
@@ -110,7 +135,7 @@ impl Place {
 
     /// Processes of the node's programs and of its VEs.
     fn processes(self) -> Vec<Pid> {
-        let root = self.folder().join("node").display().to_string();
+        let root = self.root().display().to_string();
         let group = format!("/vessel-{}/", self.first_id());
         all_processes()
             .into_iter()
@@ -151,21 +176,24 @@ impl Place {
             }
             self.control_groups().is_empty()
         });
-        for device in loop_devices(&self.folder().display().to_string()) {
+        for device in loop_devices(&self.root().display().to_string()) {
             let _ = command::run(Command::new("losetup").args(["--detach", &device]));
         }
-        let _ = ip(&["link", "del", &format!("vt{}", self.0)]);
-        let _ = command::run(Command::new("nft").args(["delete", "table", "ip", &self.name()]));
+        let _ = fs::remove_dir_all(self.root());
         let _ = fs::remove_dir_all(self.folder());
-        // Last, because whoever can make it again owns the place.
-        let _ = ip(&["netns", "del", &self.name()]);
+        if let Self::Test(number) = self {
+            let _ = ip(&["link", "del", &format!("vt{number}")]);
+            let _ = command::run(Command::new("nft").args(["delete", "table", "ip", &self.name()]));
+            // Last, because whoever can make it again owns the place.
+            let _ = ip(&["netns", "del", &self.name()]);
+        }
     }
 }
 
 /// Sweeps the places that test programs left which are no more (they were killed).
 pub(crate) fn sweep_abandoned() -> Result<()> {
     for number in 0..PLACES {
-        let place = Place(number);
+        let place = Place::Test(number);
         let Ok(owner) = fs::read_to_string(place.folder().join("owner")) else {
             continue;
         };

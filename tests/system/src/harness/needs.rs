@@ -10,6 +10,8 @@ pub(crate) enum Fixture {
     Daemon,
     /// A prepared node with the template `tiny`: busybox and a web server, 2 MB.
     Node,
+    /// The node that is installed on this machine as a service, prepared, with `tiny`.
+    Installed,
     /// The one node that the tests of this kind share, with the template `debian-12`.
     Debian,
 }
@@ -21,6 +23,8 @@ pub(crate) enum Need {
     Root,
     /// Debian's package mirror.
     Packages,
+    /// Vessel as `cargo xtask install` puts it, on a machine that is the tests' own.
+    Installed,
 }
 
 /// Where Debian's packages come from, for whoever has no mirror of their own.
@@ -33,6 +37,12 @@ impl Need {
             Self::Root => (
                 rustix::process::geteuid().is_root(),
                 "not run as root".to_owned(),
+            ),
+            Self::Installed => (
+                std::env::var_os("VESSEL_TEST_INSTALLED").is_some(),
+                "it makes a node at /var/lib/vessel in this machine's own network; \
+                 `VESSEL_TEST_INSTALLED=1` says that both are free and Vessel is installed"
+                    .to_owned(),
             ),
             Self::Packages => (mirror_answers(), format!("{} cannot be reached", MIRROR.0)),
         };

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::harness::machine::{self, Place};
 use crate::harness::uplink::Uplink;
-use crate::harness::{Output, command, until};
+use crate::harness::{Output, command, service, until};
 
 /// How long a daemon may take to answer, or to end, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -47,15 +47,26 @@ impl Node {
         Ok(node)
     }
 
-    fn placed() -> Result<Self> {
-        let place = Place::take()?;
-        let mut node = Self {
+    /// The node that is installed on this machine, up and not prepared.
+    pub(crate) fn installed() -> Result<Self> {
+        let mut node = Self::at(Place::take_machine()?);
+        node.network_before = node.network()?;
+        node.start_daemon()?;
+        Ok(node)
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
             place,
             daemon: None,
             network_before: String::new(),
             uplink: None,
             kept: false,
-        };
+        }
+    }
+
+    fn placed() -> Result<Self> {
+        let mut node = Self::at(Place::take()?);
         node.inside(&["ip", "link", "set", "lo", "up"])?.success()?;
         node.network_before = node.network()?;
         Ok(node)
@@ -80,7 +91,7 @@ impl Node {
 
     /// The node's root folder.
     pub(crate) fn root(&self) -> PathBuf {
-        self.place.folder().join("node")
+        self.place.root()
     }
 
     /// A folder for files of the test, gone with the node.
@@ -241,6 +252,9 @@ impl Node {
 
     /// Starts the daemon and waits for its socket.
     pub(crate) fn start_daemon(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::start();
+        }
         let log = self.place.folder().join("vesseld.log");
         let file = File::options().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
@@ -278,8 +292,11 @@ impl Node {
         Ok(())
     }
 
-    /// Kills the daemon as a crash would.
+    /// Kills the daemon as a crash would. A service manager starts it again.
     pub(crate) fn kill_daemon(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::kill();
+        }
         let mut daemon = self.daemon.take().context("there is no daemon to kill")?;
         daemon.kill().context("cannot kill the daemon")?;
         daemon.wait().context("cannot wait for the daemon")?;
@@ -288,6 +305,9 @@ impl Node {
 
     /// Asks the daemon to end and waits for it.
     pub(crate) fn stop_daemon(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::stop();
+        }
         let mut daemon = self.daemon.take().context("there is no daemon to stop")?;
         let pid = Pid::from_child(&daemon);
         kill_process(pid, Signal::TERM).context("cannot signal the daemon")?;
@@ -298,6 +318,9 @@ impl Node {
 
     /// Number of the daemon's process.
     pub(crate) fn daemon_pid(&self) -> Result<i32> {
+        if self.place == Place::Machine {
+            return service::main_pid();
+        }
         let daemon = self.daemon.as_ref().context("there is no daemon")?;
         Ok(Pid::from_child(daemon).as_raw_nonzero().get())
     }
@@ -396,6 +419,9 @@ impl Node {
             }
             ended?;
         }
+        if self.place == Place::Machine {
+            service::expect_ended()?;
+        }
         let left = self.place.traces();
         ensure!(left.is_empty(), "left on this machine: {left:#?}");
         let network = self.network()?;
@@ -418,7 +444,11 @@ impl Node {
             let end = lines[lines.len().saturating_sub(15)..].join("\n    ");
             format!("  {}:\n    {end}", path.display())
         };
-        logs.iter().map(tail).collect::<Vec<_>>().join("\n")
+        let mut told: Vec<String> = logs.iter().map(tail).collect();
+        if self.place == Place::Machine {
+            told.push(service::journal());
+        }
+        told.join("\n")
     }
 
     /// Leaves everything running, and says where it is.
@@ -440,6 +470,9 @@ impl Drop for Node {
         if let Some(mut daemon) = self.daemon.take() {
             let _ = daemon.kill();
             let _ = daemon.wait();
+        }
+        if self.place == Place::Machine {
+            let _ = service::stop();
         }
         self.place.sweep();
         drop(self.uplink.take());

@@ -29,6 +29,9 @@ pub(crate) struct Test {
 /// Once making it failed, the reason is kept, and every later test fails with it at once.
 static DEBIAN: Mutex<Option<Result<Node, String>>> = Mutex::new(None);
 
+/// A machine has one installed node.
+static INSTALLED: Mutex<()> = Mutex::new(());
+
 /// Runs the tests that the arguments select.
 pub(crate) fn all(topics: &[&'static [Test]], arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.list {
@@ -99,12 +102,10 @@ fn finish(result: Result<()>) -> Result<(), Failed> {
 fn one(test: &Test) -> Result<()> {
     match test.fixture {
         Fixture::Daemon => with_own(Node::with_daemon()?, test),
-        Fixture::Node => {
-            let mut node = Node::with_daemon()?;
-            match prepare(&mut node) {
-                Ok(()) => with_own(node, test),
-                Err(error) => Err(close(node, Err(error))),
-            }
+        Fixture::Node => with_prepared(Node::with_daemon()?, test),
+        Fixture::Installed => {
+            let _alone = lock(&INSTALLED);
+            with_prepared(Node::installed()?, test)
         }
         Fixture::Debian => {
             let mut shared = lock(&DEBIAN);
@@ -120,6 +121,14 @@ fn one(test: &Test) -> Result<()> {
             }
             result.map_err(|error| anyhow!("{error:#}\n{}", node.story()))
         }
+    }
+}
+
+/// Prepares a node, then runs a test on it.
+fn with_prepared(mut node: Node, test: &Test) -> Result<()> {
+    match prepare(&mut node) {
+        Ok(()) => with_own(node, test),
+        Err(error) => Err(close(node, Err(error))),
     }
 }
 
@@ -155,6 +164,12 @@ fn prepare(node: &mut Node) -> Result<()> {
 fn debian() -> Result<Node> {
     let mut node = Node::with_uplink()?;
     node.init_with_pool("8G")?;
+    // Where building takes too long, one that was built elsewhere is brought along.
+    if let Some(archive) = std::env::var_os("VESSEL_TEST_DEBIAN") {
+        let archive = archive.to_string_lossy();
+        node.ok(&["template", "import", &archive, "--name", "debian-12"])?;
+        return Ok(node);
+    }
     let mut words = vec!["template", "build", "debian-12"];
     for package in ["nginx-light", "openssh-server"] {
         words.extend(["--package", package]);

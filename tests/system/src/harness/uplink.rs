@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::harness::command;
 use crate::harness::machine::{self, Place};
@@ -24,7 +24,10 @@ pub(crate) struct Uplink {
 impl Uplink {
     /// Connects the namespace of a place.
     pub(crate) fn connect(place: Place) -> Result<Self> {
-        let (name, number) = (place.name(), place.number());
+        let Place::Test(number) = place else {
+            bail!("the machine's own network needs no way to itself");
+        };
+        let name = place.name();
         let outer = format!("vt{number}");
         let (gateway, own) = (format!("172.29.{number}.1"), format!("172.29.{number}.2"));
         let ip = |words: &[&str]| machine::ip(words)?.success();
