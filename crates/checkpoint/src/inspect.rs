@@ -2,16 +2,14 @@
 //! are opened without following links or leaving the file system that is looked at.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use runtime::{DevEntry, DevKind};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
-    statat, unlinkat,
+    statat,
 };
 use rustix::io::Errno;
 use ve::UidBase;
@@ -20,9 +18,6 @@ use ve::UidBase;
 /// one message to the launcher.
 const DEV_ENTRIES_MAX: usize = 256;
 const DEV_BYTES_MAX: usize = 16 << 10;
-
-/// How long directories are walked. It is a help to CRIU and not needed for most.
-const WALK_TIME: Duration = Duration::from_secs(5);
 
 /// A process that is in the VE's groups and no descendant of its init.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +57,7 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 /// The root directory of a process's mounts.
-fn root_of(init: u32) -> Result<OwnedFd, Errno> {
+pub(crate) fn root_of(init: u32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, format!("/proc/{init}/root"), flags, Mode::empty())
 }
@@ -151,7 +146,7 @@ fn dev_kind(folder: impl AsFd, name: &str, metadata: &Stat) -> io::Result<Option
     })
 }
 
-fn within() -> ResolveFlags {
+pub(crate) fn within() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV
 }
 
@@ -170,85 +165,9 @@ fn names(folder: &OwnedFd) -> Result<Vec<String>, Errno> {
     Ok(names)
 }
 
-/// How thoroughly [`walk`] looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Walk {
-    /// Opens directories.
-    Directories,
-    /// Looks at each file, too.
-    Files,
-}
-
-/// Brings the VE's directories into the kernel's cache of names: CRIU opens what is watched by
-/// inotify through file handles, and overlayfs decodes those of a directory only while it is cached.
-pub(crate) fn walk(init: u32, how: Walk) {
-    through(init, |folder, name, _| {
-        if how == Walk::Files {
-            let _ = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
-        }
-    });
-}
-
-/// Goes through the directories of the VE's root file system, for as long as [`WALK_TIME`], and shows
-/// what else is in them.
-fn through(init: u32, look: impl Fn(&OwnedFd, &CStr, FileType)) {
-    let until = Instant::now() + WALK_TIME;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME | OFlags::CLOEXEC;
-    let open =
-        |folder: &OwnedFd, name: &CStr| openat2(folder, name, flags, Mode::empty(), within());
-    let Ok(root) = root_of(init) else { return };
-    let mut folders: Vec<OwnedFd> = open(&root, c".").into_iter().collect();
-    while let Some(folder) = folders.pop() {
-        if Instant::now() >= until {
-            return;
-        }
-        let Ok(entries) = Dir::read_from(&folder) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let dots = name == c"." || name == c"..";
-            match entry.file_type() {
-                FileType::Directory if !dots => folders.extend(open(&folder, name)),
-                kind if !dots => look(&folder, name, kind),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Removes the names that CRIU gives to files that have lost theirs, and takes away itself unless it
-/// is killed: they are in the way of the next dump.
-pub(crate) fn remove_links(init: u32) {
-    through(init, |folder, name, kind| {
-        if kind == FileType::RegularFile && is_link(name.to_bytes()) {
-            let _ = unlinkat(folder, name, AtFlags::empty());
-        }
-    });
-}
-
-/// `link_remap.NUMBER` (CRIU's `files-reg.c`).
-fn is_link(name: &[u8]) -> bool {
-    let number = name.strip_prefix(b"link_remap.").unwrap_or_default();
-    !number.is_empty() && number.iter().all(u8::is_ascii_digit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn knows_the_names_of_criu() {
-        assert!(is_link(b"link_remap.12"));
-        for other in [
-            &b"link_remap."[..],
-            b"link_remap.1a",
-            b"my_link_remap.1",
-            b"",
-        ] {
-            assert!(!is_link(other));
-        }
-    }
 
     #[test]
     fn finds_who_does_not_descend_from_the_init() {

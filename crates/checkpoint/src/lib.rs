@@ -33,6 +33,8 @@ pub mod manifest;
 pub mod resume;
 pub mod settle;
 pub mod suspend;
+mod walk;
+mod watches;
 mod words;
 
 pub use criu::{Criu, CriuError};

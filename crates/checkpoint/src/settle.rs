@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use ve::VeId;
 
 use crate::suspend::{END_TIMEOUT, SuspendError, WRITER};
-use crate::{folder, inspect};
+use crate::{folder, walk};
 
 /// How long a CRIU may take that nobody waits for any more: it ends where it would ask its daemon.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(900);
@@ -147,7 +147,7 @@ pub(crate) fn unfreeze(group: &VeGroup, init: Launched) -> Result<(), FreezeErro
     for pid in group.processes().unwrap_or_default() {
         end_repairs(pid);
     }
-    inspect::remove_links(init.pid);
+    walk::remove_links(init.pid);
     group.thaw(END_TIMEOUT)
 }
 

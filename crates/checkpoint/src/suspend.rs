@@ -16,10 +16,11 @@ use ve::VeId;
 
 use crate::criu::Criu;
 use crate::gate::{self, Gate, Waiting};
-use crate::inspect::{self, Walk};
+use crate::inspect;
 use crate::manifest::{Manifest, VERSION};
 use crate::settle::{lives, unfreeze};
-use crate::{folder, groups, words};
+use crate::walk::{Walk, walk};
+use crate::{folder, groups, watches, words};
 
 /// How long the VE may take to stand still.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -165,9 +166,10 @@ pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> 
     check_strays(request)?;
     let mut failed = None;
     for how in ATTEMPTS {
-        inspect::walk(request.init.pid, how);
+        let watched = watches::watched(&processes(request)?);
+        let watched = walk(request.init.pid, how, &watched);
         let new = folder::begin(request.folder).map_err(|source| write(request, source))?;
-        match attempt(request, &new) {
+        match attempt(request, &new, &watched) {
             Ok(frozen) => {
                 return Ok(Suspended {
                     bytes: folder::bytes(request.folder),
@@ -196,17 +198,18 @@ fn write(request: &SuspendRequest<'_>, source: io::Error) -> SuspendError {
     }
 }
 
+fn processes(request: &SuspendRequest<'_>) -> Result<Vec<u32>, SuspendError> {
+    let listed = request.group.processes();
+    listed.map_err(|error| SuspendError::Look {
+        id: request.id,
+        what: "processes",
+        source: io::Error::other(error),
+    })
+}
+
 fn check_strays(request: &SuspendRequest<'_>) -> Result<(), SuspendError> {
     let id = request.id;
-    let processes = request
-        .group
-        .processes()
-        .map_err(|error| SuspendError::Look {
-            id,
-            what: "processes",
-            source: io::Error::other(error),
-        })?;
-    match inspect::stray(&processes, request.init.pid) {
+    match inspect::stray(&processes(request)?, request.init.pid) {
         None => Ok(()),
         Some(stray) => Err(SuspendError::Stray {
             id,
@@ -216,13 +219,18 @@ fn check_strays(request: &SuspendRequest<'_>) -> Result<(), SuspendError> {
     }
 }
 
-/// One try, from a running VE to one that is gone or runs on; how long it was frozen.
-fn attempt(request: &SuspendRequest<'_>, new: &Path) -> Result<Duration, SuspendError> {
+/// One try, from a running VE to one that is gone or runs on; how long it was frozen. `watched` are
+/// paths in the VE that CRIU may have to find.
+fn attempt(
+    request: &SuspendRequest<'_>,
+    new: &Path,
+    watched: &[PathBuf],
+) -> Result<Duration, SuspendError> {
     let id = request.id;
     let freeze = |source| SuspendError::Freeze { id, source };
     request.group.freeze(FREEZE_TIMEOUT).map_err(freeze)?;
     let begun = Instant::now();
-    let dumped = look(request, new).and_then(|console| dump(request, new, &console));
+    let dumped = look(request, new).and_then(|console| dump(request, new, &console, watched));
     match dumped {
         Ok(()) => {
             let frozen = begun.elapsed();
@@ -272,12 +280,18 @@ fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<String, SuspendError
 }
 
 /// Lets CRIU write; on success the checkpoint is valid and the VE's init dead, or about to be.
-fn dump(request: &SuspendRequest<'_>, new: &Path, console: &str) -> Result<(), SuspendError> {
+fn dump(
+    request: &SuspendRequest<'_>,
+    new: &Path,
+    console: &str,
+    watched: &[PathBuf],
+) -> Result<(), SuspendError> {
     let gate = Gate::open(request.gate).map_err(|source| SuspendError::Write {
         folder: request.gate.to_owned(),
         source,
     })?;
-    let mut criu = start(request, new, console, gate.path()).map_err(SuspendError::Run)?;
+    let started = start(request, new, console, watched, gate.path());
+    let mut criu = started.map_err(SuspendError::Run)?;
     let begun = Instant::now();
     let mut reported = begun;
     let mut passed = None;
@@ -335,6 +349,7 @@ fn start(
     request: &SuspendRequest<'_>,
     new: &Path,
     console: &str,
+    watched: &[PathBuf],
     gate: &Path,
 ) -> io::Result<Child> {
     let output = File::create(new.join(OUTPUT))?;
@@ -352,6 +367,10 @@ fn start(
         command.args(["--external", &format!("veth[eth0]:{host_end}")]);
     }
     command.args(COMMON_OPTIONS);
+    // The last that is named is searched first, with all below it: hence children after parents.
+    for path in watched {
+        command.arg("--irmap-scan-path").arg(path);
+    }
     let script = &request.criu.program.script;
     command.arg("--action-script").arg(script);
     command.env(GATE_VARIABLE, gate);
