@@ -22,6 +22,8 @@ const PACKAGES: [&str; 6] = [
     "criu",
     "zstd",
 ];
+/// A folder that is thrown away if this machine dies need not be on its disk before that.
+pub(super) const UNSAFE: &str = "--dpkgopt=force-unsafe-io";
 /// Sparse; pools of the tests lie on it.
 const SIZE: &str = "16G";
 
@@ -59,15 +61,15 @@ TimeoutStartSec=infinity
 pub(super) fn build(folder: &Path) -> Result<()> {
     let packages = packages();
     let recipe = format!("{SUITE} {SIZE} {packages}\n{}{NETWORK}", unit());
-    if fs::read_to_string(folder.join("recipe")).is_ok_and(|built| built == recipe) {
+    if is_built(&folder.join("disk.recipe"), &recipe) {
         return Ok(());
     }
     let root = folder.join("root");
-    let _ = fs::remove_dir_all(folder);
+    let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
     let archive = folder.join("root.tar");
     let mut bootstrap = Command::new("mmdebstrap");
-    bootstrap.args(["--quiet", "--variant=important", "--mode=root"]);
+    bootstrap.args(["--quiet", "--variant=important", "--mode=root", UNSAFE]);
     bootstrap.arg(format!("--include={packages}"));
     process::run(bootstrap.arg(SUITE).arg(&archive))?;
     let mut unpack = Command::new("tar");
@@ -81,7 +83,17 @@ pub(super) fn build(folder: &Path) -> Result<()> {
     make_disk(&folder.join("disk.img"), SIZE, &root)?;
     fs::remove_dir_all(&root).context("cannot remove the unpacked machine")?;
     fs::remove_file(&archive).context("cannot remove the packed machine")?;
-    fs::write(folder.join("recipe"), recipe).context("cannot note the recipe")
+    note(&folder.join("disk.recipe"), &recipe)
+}
+
+/// Whether what a recipe makes is there, as it would be made today.
+pub(super) fn is_built(noted: &Path, recipe: &str) -> bool {
+    fs::read_to_string(noted).is_ok_and(|built| built == recipe)
+}
+
+/// Notes after all work that a recipe's work is done.
+pub(super) fn note(noted: &Path, recipe: &str) -> Result<()> {
+    fs::write(noted, recipe).with_context(|| format!("cannot write {}", noted.display()))
 }
 
 fn packages() -> String {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Runs, make_disk};
+use super::{Runs, disk, make_disk};
 use crate::workspace::Workspace;
 use crate::{completion, install, process};
 
@@ -162,15 +162,16 @@ failed=0
 /// The Debian for VEs. Made here, where it takes a minute and not ten; once.
 fn debian(folder: &Path) -> Result<PathBuf> {
     let archive = folder.join(DEBIAN);
-    if archive.exists() {
+    let recipe = format!("{DEBIAN_SUITE} {DEBIAN_PACKAGES}");
+    let noted = folder.join("debian.recipe");
+    if disk::is_built(&noted, &recipe) {
         return Ok(archive);
     }
-    let new = folder.join(format!("new-{DEBIAN}"));
     let mut bootstrap = Command::new("mmdebstrap");
-    bootstrap.args(["--quiet", "--variant=minbase", "--mode=root"]);
+    bootstrap.args(["--quiet", "--variant=minbase", "--mode=root", disk::UNSAFE]);
     bootstrap.arg(format!("--include={DEBIAN_PACKAGES}"));
-    process::run(bootstrap.arg(DEBIAN_SUITE).arg(&new))?;
-    fs::rename(&new, &archive).context("cannot keep the Debian")?;
+    process::run(bootstrap.arg(DEBIAN_SUITE).arg(&archive))?;
+    disk::note(&noted, &recipe)?;
     Ok(archive)
 }
 
