@@ -199,6 +199,9 @@ fn suspend_fault(error: &SuspendError) -> Fault {
         SuspendError::Stray { .. } => fault(error)
             .of_kind(FailureKind::Conflict)
             .with_hint("end it (`exec`, `enter`, a file transfer) and try again"),
+        SuspendError::Console { .. } => fault(error)
+            .of_kind(FailureKind::Conflict)
+            .with_hint("log out at its console (`vessel console`) and try again"),
         SuspendError::Write { source, .. } if is_full(source) => full(fault(error)),
         SuspendError::Criu { words, .. } if words.contains("No space left") => full(fault(error)),
         _ => fault(error),

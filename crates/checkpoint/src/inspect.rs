@@ -56,6 +56,21 @@ fn parent(pid: u32) -> Option<u32> {
     line.trim().parse().ok()
 }
 
+/// A process that has `/dev/tty` open.
+pub(crate) fn holder_of_tty(processes: &[u32]) -> Option<(u32, String)> {
+    let holds = |pid: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut targets = descriptors.into_iter().flatten().flatten();
+        targets.any(|entry| {
+            let target = fs::read_link(entry.path());
+            target.is_ok_and(|target| target.ends_with("dev/tty"))
+        })
+    };
+    let pid = processes.iter().copied().find(holds)?;
+    let name = kernel::proc::program_name(pid).unwrap_or_default();
+    Some((pid, name))
+}
+
 /// The root directory of a process's mounts.
 pub(crate) fn root_of(init: u32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

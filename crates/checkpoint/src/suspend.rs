@@ -97,6 +97,16 @@ pub enum SuspendError {
         /// Its name.
         name: String,
     },
+    /// Somebody is at its console.
+    #[error("`{name}` (process {pid}) in VE {id} holds the console by /dev/tty")]
+    Console {
+        /// The VE.
+        id: VeId,
+        /// The process.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
     /// It cannot be frozen or thawed.
     #[error("VE {id} cannot be held still")]
     Freeze {
@@ -334,6 +344,15 @@ fn complaint(request: &SuspendRequest<'_>, folders: &[&Path], status: ExitStatus
     let said = folders
         .iter()
         .find_map(|folder| words::of(&folder.join(LOG)));
+    // CRIU can make a terminal of its own open again by that name, and no other.
+    let terminal = said.as_ref();
+    if terminal.is_some_and(|words| words.contains("ctty inheritance"))
+        && let Ok(processes) = request.group.processes()
+        && let Some((pid, name)) = inspect::holder_of_tty(&processes)
+    {
+        let id = request.id;
+        return SuspendError::Console { id, pid, name };
+    }
     let ended = || match (status.code(), status.signal()) {
         (Some(code), _) => format!("it ended with code {code} and gave no reason"),
         (_, Some(signal)) => format!("it was ended by signal {signal}"),
