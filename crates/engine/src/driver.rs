@@ -129,7 +129,8 @@ impl Engine {
         let allowed = allowed.and_then(|()| self.promise_to_run(&before, request));
         let (result, after) = match allowed {
             Ok(()) => {
-                self.inner.show_activity(id, activity(request));
+                self.inner
+                    .show_activity(id, activity(request, before.state));
                 self.requested(operation, &before, request)?
             }
             Err(failure) => (Err(failure), before),
@@ -140,6 +141,7 @@ impl Engine {
             Err(failure) => failed("operation-failed", id, name, failure),
         };
         let outcome = if result.is_ok() && matches!(request, VeRequest::Delete { .. }) {
+            self.inner.forget_restarts(id);
             Outcome::Forget(id)
         } else {
             Outcome::Record(&after)
@@ -271,13 +273,17 @@ pub(crate) fn half_removed(record: VeRecord, failure: &Failure) -> VeRecord {
     }
 }
 
-fn activity(request: &VeRequest) -> Option<State> {
+/// What a VE is shown as while a request is carried out on it.
+fn activity(request: &VeRequest, before: State) -> Option<State> {
     match request {
         VeRequest::Start => Some(State::Starting),
+        VeRequest::Resume if before == State::Checkpointed => Some(State::Starting),
+        // It stands still, and nobody may come in: he would be lost.
+        VeRequest::Suspend => Some(State::Paused),
         VeRequest::Stop(_) | VeRequest::Restart(_) | VeRequest::Delete { .. } => {
             Some(State::Stopping)
         }
-        VeRequest::Pause | VeRequest::Suspend | VeRequest::Resume | VeRequest::Set { .. } => None,
+        VeRequest::Pause | VeRequest::Resume | VeRequest::Set { .. } => None,
     }
 }
 

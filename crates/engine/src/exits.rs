@@ -1,6 +1,6 @@
 //! What VEs do by themselves: an init that becomes ready, and one that ends.
 
-use policy::AfterExit;
+use policy::{AfterExit, RESTARTS_MAX, RESTARTS_SECONDS};
 use registry::{NewOperation, OperationId, Outcome, VeRecord};
 use ve::{Exit, State, VeId};
 
@@ -17,9 +17,15 @@ impl Engine {
         let known = |record: &VeRecord| record.run.as_ref().is_some_and(|run| run.pid == pid);
         if let Some(record) = self.registry().ve(id)?.filter(known) {
             settled?;
-            let again = policy::after_exit(exit) == AfterExit::StartAgain;
-            let operation = self.journal_exit(&record, exit, again)?;
-            self.after_exit(operation, record, exit, &after_exit_plan(again))?;
+            let now = (self.inner.parts.clock)();
+            let restarts = self.inner.restarts_before(id, now);
+            let next = policy::after_exit(exit, restarts);
+            let operation = self.journal_exit(&record, exit, next)?;
+            self.after_exit(operation, record, exit, next, &after_exit_plan(next))?;
+            match next {
+                AfterExit::StartAgain => self.inner.note_restart(id, now),
+                AfterExit::StayStopped | AfterExit::GiveUp => self.inner.forget_restarts(id),
+            }
         }
         // Here, or by a stop or a delete, it was dealt with.
         self.inner.parts.mechanisms.exit_settled(id, pid);
@@ -31,8 +37,9 @@ impl Engine {
         &self,
         record: &VeRecord,
         exit: Exit,
-        again: bool,
+        next: AfterExit,
     ) -> Result<OperationId, Failure> {
+        let again = next == AfterExit::StartAgain;
         let new = NewOperation {
             kind: if again { "reboot" } else { "settle" },
             ve: Some(record.spec.id),
@@ -52,9 +59,10 @@ impl Engine {
         operation: OperationId,
         before: VeRecord,
         exit: Exit,
+        next: AfterExit,
         plan: &[Step],
     ) -> Result<VeRecord, Failure> {
-        let again = plan.contains(&Step::Launch);
+        let again = next == AfterExit::StartAgain;
         let (id, name) = (before.spec.id, before.spec.name.to_string());
         self.inner.mark_running(operation);
         self.inner
@@ -67,12 +75,15 @@ impl Engine {
         };
         let (result, mut after) = self.work(operation, stopped, plan);
         after.fault = result.as_ref().err().map(ToString::to_string);
-        let word = if again && result.is_ok() {
-            "ve-rebooted"
-        } else {
-            "ve-exited"
+        let given_up = (next == AfterExit::GiveUp).then(given_up);
+        after.fault = after.fault.or_else(|| given_up.clone());
+        let word = match (next, &result) {
+            (AfterExit::StartAgain, Ok(())) => "ve-rebooted",
+            (AfterExit::GiveUp, _) => "ve-given-up",
+            _ => "ve-exited",
         };
-        let event = event(word, Some(id), name, Some(exit.to_string()));
+        let message = given_up.unwrap_or_else(|| exit.to_string());
+        let event = event(word, Some(id), name, Some(message));
         let ended = self
             .inner
             .end_operation(operation, &result, Outcome::Record(&after), event);
@@ -99,10 +110,17 @@ impl Engine {
 }
 
 /// The steps behind the end of an init.
-pub(crate) fn after_exit_plan(again: bool) -> Vec<Step> {
-    if again {
-        plan::start()
-    } else {
-        vec![Step::Clear]
+pub(crate) fn after_exit_plan(next: AfterExit) -> Vec<Step> {
+    match next {
+        AfterExit::StartAgain => plan::start(),
+        AfterExit::StayStopped | AfterExit::GiveUp => vec![Step::Clear],
     }
+}
+
+/// Why a VE that asked for a restart is left stopped.
+fn given_up() -> String {
+    format!(
+        "it asked for a restart {RESTARTS_MAX} times within {RESTARTS_SECONDS} s, and once more; \
+         see `vessel logs`, and start it when that is mended"
+    )
 }

@@ -29,6 +29,8 @@ pub(crate) struct Inner {
     tickets: Mutex<BTreeMap<OperationId, Ticket>>,
     /// What VEs are doing while an operation is at work on them; the record says what they did.
     activities: Mutex<HashMap<VeId, State>>,
+    /// When VEs restarted themselves, of late.
+    restarts: Mutex<BTreeMap<VeId, Vec<u64>>>,
     /// VEs whose record may not tell the truth: the end of an operation could not be written.
     doubted: Mutex<BTreeSet<VeId>>,
     /// What VEs hold of the node.
@@ -55,6 +57,7 @@ impl Inner {
             lanes: Mutex::default(),
             tickets: Mutex::default(),
             activities: Mutex::default(),
+            restarts: Mutex::default(),
             doubted: Mutex::default(),
             templates: Mutex::default(),
             submitting: Mutex::default(),
@@ -93,6 +96,25 @@ impl Inner {
     #[cfg(test)]
     pub(crate) fn is_busy(&self) -> bool {
         !self.lanes().waiting.is_empty()
+    }
+
+    /// How often a VE restarted itself within the time that counts.
+    pub(crate) fn restarts_before(&self, id: VeId, now: u64) -> usize {
+        let mut all = locked(&self.restarts);
+        let Some(restarts) = all.get_mut(&id) else {
+            return 0;
+        };
+        // Those that are still to come were noted before somebody set the clock back.
+        restarts.retain(|at| *at <= now && now - at < policy::RESTARTS_SECONDS);
+        restarts.len()
+    }
+
+    pub(crate) fn note_restart(&self, id: VeId, now: u64) {
+        locked(&self.restarts).entry(id).or_default().push(now);
+    }
+
+    pub(crate) fn forget_restarts(&self, id: VeId) {
+        locked(&self.restarts).remove(&id);
     }
 
     /// Notes that the record of a VE may not tell the truth.

@@ -298,11 +298,12 @@ impl Engine {
             .filter(last)
             .map_or(Exit::Unknown, |e| e.1);
         let kind = found.interrupted.as_ref().map(|o| o.kind.clone());
-        let again = match kind.as_deref() {
-            Some("restart" | "reboot") => true,
-            Some("stop") => false,
-            _ => policy::after_exit(exit) == AfterExit::StartAgain,
+        let next = match kind.as_deref() {
+            Some("restart" | "reboot") => AfterExit::StartAgain,
+            Some("stop") => AfterExit::StayStopped,
+            _ => policy::after_exit(exit, 0),
         };
+        let again = next == AfterExit::StartAgain;
         let operation = match found.interrupted {
             Some(operation)
                 if matches!(
@@ -312,9 +313,9 @@ impl Engine {
             {
                 operation.id
             }
-            _ => self.journal_exit(&record, exit, again)?,
+            _ => self.journal_exit(&record, exit, next)?,
         };
-        let mut plan = after_exit_plan(again);
+        let mut plan = after_exit_plan(next);
         if kind.is_some() || record.unclean {
             plan.insert(1, restore_limits(&record));
         }
@@ -328,7 +329,7 @@ impl Engine {
             }
             plan.insert(0, Step::End(Patience::None));
         }
-        let after = self.after_exit(operation, record, exit, &plan)?;
+        let after = self.after_exit(operation, record, exit, next, &plan)?;
         Ok(match (&after.fault, again) {
             (Some(fault), _) => format!("VE `{name}` ended ({exit}), and then: {fault}"),
             (None, true) => format!("VE `{name}` was started again: {exit}"),

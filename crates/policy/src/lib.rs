@@ -20,5 +20,7 @@ pub use admission::{AdmissionDenied, Capacity, NodeCapacity};
 pub use allocation::{first_free_address, first_free_id};
 pub use limits::{InUse, LimitDenied};
 pub use order::{start_waves, stop_waves};
-pub use transition::{Action, ActionDenied, AfterExit, after_exit, permit};
+pub use transition::{
+    Action, ActionDenied, AfterExit, RESTARTS_MAX, RESTARTS_SECONDS, after_exit, permit,
+};
 pub use weights::{Claim, cpu_weights};

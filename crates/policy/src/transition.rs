@@ -59,7 +59,16 @@ pub enum AfterExit {
     StayStopped,
     /// Run its init again: its own root asked for a restart.
     StartAgain,
+    /// Leave it stopped, although its root asked for a restart: it does nothing else.
+    GiveUp,
 }
+
+/// A VE may restart itself as often as [`RESTARTS_MAX`] within so many seconds. One that does more has
+/// an init that ends as soon as it begins: it would keep a processor busy for nothing. A server that
+/// boots and restarts as fast as it can takes longer.
+pub const RESTARTS_SECONDS: u64 = 60;
+/// See [`RESTARTS_SECONDS`].
+pub const RESTARTS_MAX: usize = 10;
 
 /// Decides whether `action` may be carried out on a VE in `state`.
 ///
@@ -104,10 +113,12 @@ pub fn permit(action: Action, state: State, protected: bool) -> Result<(), Actio
     }
 }
 
-/// Decides what follows the end of an init.
+/// Decides what follows the end of an init, of a VE that restarted itself so many times within the
+/// last [`RESTARTS_SECONDS`].
 #[must_use]
-pub fn after_exit(exit: Exit) -> AfterExit {
+pub fn after_exit(exit: Exit, restarts: usize) -> AfterExit {
     match exit {
+        Exit::Reboot if restarts >= RESTARTS_MAX => AfterExit::GiveUp,
         Exit::Reboot => AfterExit::StartAgain,
         Exit::Code(_) | Exit::Signal(_) | Exit::PowerOff | Exit::Unknown => AfterExit::StayStopped,
     }
@@ -188,14 +199,23 @@ mod tests {
 
     #[test]
     fn only_a_reboot_starts_again() {
-        assert_eq!(after_exit(Exit::Reboot), AfterExit::StartAgain);
+        assert_eq!(after_exit(Exit::Reboot, 0), AfterExit::StartAgain);
         for exit in [
             Exit::PowerOff,
             Exit::Code(0),
             Exit::Signal(9),
             Exit::Unknown,
         ] {
-            assert_eq!(after_exit(exit), AfterExit::StayStopped);
+            for restarts in [0, RESTARTS_MAX] {
+                assert_eq!(after_exit(exit, restarts), AfterExit::StayStopped);
+            }
         }
+    }
+
+    #[test]
+    fn one_that_only_restarts_is_given_up() {
+        let after = |restarts| after_exit(Exit::Reboot, restarts);
+        assert_eq!(after(RESTARTS_MAX - 1), AfterExit::StartAgain);
+        assert_eq!(after(RESTARTS_MAX), AfterExit::GiveUp);
     }
 }

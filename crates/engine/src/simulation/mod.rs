@@ -5,6 +5,7 @@
 //! at the moment of death, and another engine is put on that image.
 
 mod crashes;
+mod ends;
 mod faults;
 mod histories;
 mod lanes;
@@ -216,7 +217,7 @@ impl Sim {
             capacity: capacity(),
             clock: Box::new(move || {
                 ticking.moment("before the journal is written");
-                1_000
+                1_000 + ticking.world().seconds
             }),
             run_lane,
             publish: Box::new(move |_| publishing.moment("when something is told")),

@@ -31,6 +31,8 @@ pub(super) struct World {
     /// Ends of inits that the daemon has not been told yet.
     pub(super) news: Vec<(VeId, u32, Exit)>,
     pub(super) pids: u32,
+    /// Seconds of the node's clock, behind those at which it began.
+    pub(super) seconds: u64,
     /// What no engine must ever do, and was done.
     pub(super) violations: Vec<String>,
 }
