@@ -184,6 +184,19 @@ impl From<ActionDenied> for Failure {
                 "wake it first: `vessel resume NAME`; or drop its processes: `vessel stop --kill NAME`",
             ),
             ActionDenied::State {
+                action: Action::Enter | Action::Files,
+                state: State::Paused,
+                ..
+            } => (
+                FailureKind::State,
+                "let its processes go on first: `vessel resume NAME`",
+            ),
+            ActionDenied::State {
+                action: Action::Enter,
+                state: State::Stopped,
+                ..
+            } => (FailureKind::State, "start it first: `vessel start NAME`"),
+            ActionDenied::State {
                 action: Action::Start,
                 ..
             } => (

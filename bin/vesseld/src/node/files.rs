@@ -102,8 +102,7 @@ fn transfer(
     direction: &Direction,
 ) -> Result<Task, ApiError> {
     let record = ves::find(up, ve)?;
-    policy::permit(Action::Files, record.state, false)
-        .map_err(|denied| crate::convert::api_error(denied.into()))?;
+    ves::permit(&record, Action::Files)?;
     let id = record.spec.id;
     let host = &up.host;
     let running = record.run.is_some();

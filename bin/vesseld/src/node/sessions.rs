@@ -26,13 +26,7 @@ const SIGNAL_HANG_UP: i32 = 1;
 /// Finds a VE that something can be run in.
 fn enterable(up: &Up, key: &VeKey, action: Action) -> Result<VeRecord, ApiError> {
     let record = ves::find(up, key)?;
-    policy::permit(action, record.state, false).map_err(|denied| {
-        let name = &record.spec.name;
-        let failure = engine::Failure::from(denied);
-        let message = format!("VE `{name}`: {}", failure.message);
-        ApiError::new(ErrorCode::WrongState, message)
-            .with_hint(format!("start it first: `vessel start {name}`"))
-    })?;
+    ves::permit(&record, action)?;
     Ok(record)
 }
 

@@ -9,6 +9,7 @@ use api::latest::{
     Usage, Ve, VeDetails, VeState,
 };
 use engine::{Notice, Request, Support, VeRequest};
+use policy::Action;
 use registry::{FirstBoot, VeRecord};
 use server::node::{VeFilter, VeKey};
 use tokio::sync::broadcast::error::RecvError;
@@ -50,6 +51,15 @@ pub(super) fn matching(up: &Up, filter: &VeFilter) -> Result<Vec<VeRecord>, ApiE
 
 pub(super) fn find(up: &Up, key: &VeKey) -> Result<VeRecord, ApiError> {
     up.engine.find(&convert::reference(key)).map_err(api_error)
+}
+
+/// Whether something may be done in a VE, as it is now.
+pub(super) fn permit(record: &VeRecord, action: Action) -> Result<(), ApiError> {
+    policy::permit(action, record.state, false).map_err(|denied| {
+        let failure = engine::Failure::from(denied);
+        let message = format!("VE `{}`: {}", record.spec.name, failure.message);
+        api_error(engine::Failure { message, ..failure })
+    })
 }
 
 pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, ApiError> {
@@ -207,7 +217,8 @@ pub(super) async fn set(
 
 /// What became of one key, as its administrator should know it.
 fn change_of(key: Key, before: &VeRecord, after: &Spec) -> SettingChange {
-    let waits = matches!(key, Key::Hostname | Key::Dns | Key::Nesting) && before.run.is_some();
+    let lives = before.run.is_some() || before.state == State::Checkpointed;
+    let waits = matches!(key, Key::Hostname | Key::Dns | Key::Nesting) && lives;
     let outcome = match key.value_in(&before.spec) == key.value_in(after) {
         true => SetOutcome::Unchanged,
         false if waits => SetOutcome::PendingRestart,
