@@ -1,6 +1,7 @@
 //! What tests are made of: nodes, their command line, the machine around them.
 
 pub(crate) mod command;
+mod daemon;
 pub(crate) mod machine;
 pub(crate) mod needs;
 pub(crate) mod node;

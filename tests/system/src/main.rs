@@ -28,6 +28,7 @@ mod life;
 mod limits;
 mod network;
 mod refusals;
+mod sleep;
 mod templates;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         templates::TESTS,
         crash::TESTS,
         full::TESTS,
+        sleep::TESTS,
         debian::TESTS,
         installed::TESTS,
     ];

@@ -160,8 +160,8 @@ impl Place {
         all
     }
 
-    /// Takes away by force whatever belongs to this place, and the place itself.
-    pub(crate) fn sweep(self) {
+    /// Ends all processes of the place, and removes their control groups.
+    pub(crate) fn end_processes(self) {
         for _ in 0..3 {
             for process in self.processes() {
                 let _ = kill_process(process, Signal::KILL);
@@ -176,6 +176,11 @@ impl Place {
             }
             self.control_groups().is_empty()
         });
+    }
+
+    /// Takes away by force whatever belongs to this place, and the place itself.
+    pub(crate) fn sweep(self) {
+        self.end_processes();
         for device in loop_devices(&self.root().display().to_string()) {
             let _ = command::run(Command::new("losetup").args(["--detach", &device]));
         }

@@ -1,29 +1,27 @@
 //! A node under test: its daemon, its command line, its network namespace, its end.
 
-use std::fs::{self, File};
-use std::os::unix::net::UnixStream;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::machine::{self, Place};
+use crate::harness::machine::Place;
 use crate::harness::uplink::Uplink;
 use crate::harness::{Output, command, service, until};
 
 /// How long a daemon may take to answer, or to end, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// A pool for tests: sparse, and small enough to fill.
 const POOL_SIZE: &str = "2G";
 
 /// A node of its own for one test.
 #[derive(Debug)]
 pub(crate) struct Node {
-    place: Place,
-    daemon: Option<Child>,
+    pub(super) place: Place,
+    pub(super) daemon: Option<Child>,
     /// What the network namespace held before the node.
     network_before: String,
     uplink: Option<Uplink>,
@@ -248,96 +246,6 @@ impl Node {
             |found| found.contains(page),
         )?;
         Ok(())
-    }
-
-    /// Starts the daemon and waits for its socket.
-    pub(crate) fn start_daemon(&mut self) -> Result<()> {
-        if self.place == Place::Machine {
-            return service::start();
-        }
-        let log = self.place.folder().join("vesseld.log");
-        let file = File::options().create(true).append(true).open(&log);
-        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
-        let errors = file.try_clone().context("cannot write the log twice")?;
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.place.network_namespace()))
-            .arg("--");
-        command
-            .arg(program("vesseld"))
-            .arg("--root")
-            .arg(self.root());
-        command
-            .env_remove("VESSEL_ROOT")
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(errors);
-        self.daemon = Some(command.spawn().context("cannot run `nsenter`")?);
-        let socket = self.root().join("vessel.sock");
-        let daemon = self.daemon.as_mut().context("there is no daemon")?;
-        let ask = || {
-            let connected = UnixStream::connect(&socket).is_ok();
-            let ended = daemon.try_wait().context("cannot look at the daemon")?;
-            Ok((connected, ended))
-        };
-        let (connected, ended) =
-            until("the daemon listens", PATIENCE, ask, |(connected, ended)| {
-                *connected || ended.is_some()
-            })?;
-        ensure!(
-            connected,
-            "the daemon ended with {ended:?}:\n{}",
-            self.story()
-        );
-        Ok(())
-    }
-
-    /// Kills the daemon as a crash would. A service manager starts it again.
-    pub(crate) fn kill_daemon(&mut self) -> Result<()> {
-        if self.place == Place::Machine {
-            return service::kill();
-        }
-        let mut daemon = self.daemon.take().context("there is no daemon to kill")?;
-        daemon.kill().context("cannot kill the daemon")?;
-        daemon.wait().context("cannot wait for the daemon")?;
-        Ok(())
-    }
-
-    /// Asks the daemon to end and waits for it.
-    pub(crate) fn stop_daemon(&mut self) -> Result<()> {
-        if self.place == Place::Machine {
-            return service::stop();
-        }
-        let mut daemon = self.daemon.take().context("there is no daemon to stop")?;
-        let pid = Pid::from_child(&daemon);
-        kill_process(pid, Signal::TERM).context("cannot signal the daemon")?;
-        let code = || daemon.try_wait().map_err(anyhow::Error::from);
-        until("the daemon ends", PATIENCE, code, Option::is_some)?;
-        Ok(())
-    }
-
-    /// Number of the daemon's process.
-    pub(crate) fn daemon_pid(&self) -> Result<i32> {
-        if self.place == Place::Machine {
-            return service::main_pid();
-        }
-        let daemon = self.daemon.as_ref().context("there is no daemon")?;
-        Ok(Pid::from_child(daemon).as_raw_nonzero().get())
-    }
-
-    /// Number of the launcher's process.
-    pub(crate) fn launcher_pid(&self) -> Result<i32> {
-        let root = self.root().display().to_string();
-        for pid in machine::all_processes() {
-            let folder = format!("/proc/{}", pid.as_raw_nonzero());
-            let name = fs::read_to_string(format!("{folder}/comm")).unwrap_or_default();
-            let line = fs::read(format!("{folder}/cmdline")).unwrap_or_default();
-            // The kernel keeps 15 bytes of a program's name.
-            if name.trim() == "vessel-launcher" && String::from_utf8_lossy(&line).contains(&root) {
-                return Ok(pid.as_raw_nonzero().get());
-            }
-        }
-        bail!("no launcher runs for {root}")
     }
 
     /// The pool's folder, which only the node's own mount namespace shows.

@@ -171,7 +171,7 @@ fn debian() -> Result<Node> {
         return Ok(node);
     }
     let mut words = vec!["template", "build", "debian-12"];
-    for package in ["nginx-light", "openssh-server"] {
+    for package in ["nginx-light", "openssh-server", "redis-server"] {
         words.extend(["--package", package]);
     }
     node.ok(&words)?;

@@ -14,10 +14,12 @@ use crate::harness::command;
 /// A binary without libraries, of Debian's package `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
 
+/// The shell at the console has no job control: it would hold `/dev/tty`, and with that no VE can be
+/// put on disk.
 const INITTAB: &str = "\
 ::sysinit:/etc/init.d/begin
 ::respawn:/bin/httpd -f -h /srv
-/dev/console::respawn:-/bin/sh
+/dev/console::respawn:-/bin/sh +m
 ::shutdown:/etc/init.d/end
 ";
 

@@ -1,0 +1,131 @@
+//! The programs of a node under test: starting them, ending them in every way, and the start of its
+//! machine anew.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::machine::Place;
+use crate::harness::node::{PATIENCE, program};
+use crate::harness::{Node, machine, service, until};
+
+impl Node {
+    /// Starts the daemon and waits for its socket.
+    pub(crate) fn start_daemon(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::start();
+        }
+        let log = self.place.folder().join("vesseld.log");
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = file.try_clone().context("cannot write the log twice")?;
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.place.network_namespace()))
+            .arg("--");
+        command
+            .arg(program("vesseld"))
+            .arg("--root")
+            .arg(self.root());
+        command
+            .env_remove("VESSEL_ROOT")
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors);
+        self.daemon = Some(command.spawn().context("cannot run `nsenter`")?);
+        let socket = self.root().join("vessel.sock");
+        let daemon = self.daemon.as_mut().context("there is no daemon")?;
+        let ask = || {
+            let connected = UnixStream::connect(&socket).is_ok();
+            let ended = daemon.try_wait().context("cannot look at the daemon")?;
+            Ok((connected, ended))
+        };
+        let (connected, ended) =
+            until("the daemon listens", PATIENCE, ask, |(connected, ended)| {
+                *connected || ended.is_some()
+            })?;
+        ensure!(
+            connected,
+            "the daemon ended with {ended:?}:\n{}",
+            self.story()
+        );
+        Ok(())
+    }
+
+    /// Kills the daemon as a crash would. A service manager starts it again.
+    pub(crate) fn kill_daemon(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::kill();
+        }
+        let mut daemon = self.daemon.take().context("there is no daemon to kill")?;
+        daemon.kill().context("cannot kill the daemon")?;
+        daemon.wait().context("cannot wait for the daemon")?;
+        Ok(())
+    }
+
+    /// Asks the daemon to end and waits for it.
+    pub(crate) fn stop_daemon(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::stop();
+        }
+        let mut daemon = self.daemon.take().context("there is no daemon to stop")?;
+        let pid = Pid::from_child(&daemon);
+        kill_process(pid, Signal::TERM).context("cannot signal the daemon")?;
+        let code = || daemon.try_wait().map_err(anyhow::Error::from);
+        until("the daemon ends", PATIENCE, code, Option::is_some)?;
+        Ok(())
+    }
+
+    /// Number of the daemon's process.
+    pub(crate) fn daemon_pid(&self) -> Result<i32> {
+        if self.place == Place::Machine {
+            return service::main_pid();
+        }
+        let daemon = self.daemon.as_ref().context("there is no daemon")?;
+        Ok(Pid::from_child(daemon).as_raw_nonzero().get())
+    }
+
+    /// Number of the launcher's process.
+    pub(crate) fn launcher_pid(&self) -> Result<i32> {
+        let root = self.root().display().to_string();
+        for pid in machine::all_processes() {
+            let folder = format!("/proc/{}", pid.as_raw_nonzero());
+            let name = fs::read_to_string(format!("{folder}/comm")).unwrap_or_default();
+            let line = fs::read(format!("{folder}/cmdline")).unwrap_or_default();
+            // The kernel keeps 15 bytes of a program's name.
+            if name.trim() == "vessel-launcher" && String::from_utf8_lossy(&line).contains(&root) {
+                return Ok(pid.as_raw_nonzero().get());
+            }
+        }
+        bail!("no launcher runs for {root}")
+    }
+
+    /// Kills the launcher as a crash would.
+    pub(crate) fn kill_launcher(&self) -> Result<()> {
+        let launcher = Pid::from_raw(self.launcher_pid()?).context("no launcher")?;
+        kill_process(launcher, Signal::KILL).context("cannot kill the launcher")
+    }
+
+    /// Waits for a daemon that ends by itself.
+    pub(crate) fn await_daemon_end(&mut self) -> Result<()> {
+        if self.place == Place::Machine {
+            return service::expect_ended();
+        }
+        let mut daemon = self.daemon.take().context("there is no daemon")?;
+        let code = || daemon.try_wait().map_err(anyhow::Error::from);
+        until("the daemon ends", PATIENCE, code, Option::is_some)?;
+        Ok(())
+    }
+
+    /// Cuts the power of the node's machine and starts it anew, as far as one can who keeps the
+    /// machine: every process, mount, link, group and filter of the node is gone at once.
+    pub(crate) fn cut_power(&mut self) -> Result<()> {
+        self.kill_daemon()?;
+        self.place.end_processes();
+        self.inside(&["nft", "flush", "ruleset"])?.success()?;
+        self.start_daemon()
+    }
+}
