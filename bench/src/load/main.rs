@@ -10,6 +10,10 @@
 //!   KERNEL       numbers of kernel threads that may do the servers' work, with commas
 //! ```
 //!
+//! Where servers are to be saturated it never sleeps: to wake a client costs its server an interrupt of
+//! another processor, which on a virtual machine is as dear as the rest of an answer, falls due the more
+//! often the slower the server is, and is nothing that servers pay whose clients are elsewhere.
+//!
 //! It writes what was asked and answered between the end of a warm-up and the end, and the processor
 //! time of everybody over the same span, as JSON. Other clients were no choice: they ask one address
 //! each, and a hundred of them are a load of their own; or they know no fixed rate.
@@ -174,7 +178,7 @@ impl Load {
                 self.ask_due(&mut due, now, Duration::from_secs_f64(1.0 / rate))?
             } else {
                 self.ask_all()?;
-                SILENCE_MAX
+                Duration::ZERO
             };
             events.clear();
             let wait = Timespec::try_from(wait.min(end - now)).context("an odd span")?;
