@@ -6,6 +6,7 @@
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
+use crate::operations::stamp;
 use crate::schema::{Registry, RegistryError};
 
 /// Most messages that wait. When more come, the oldest go: a channel that was dead for weeks should not be
@@ -93,7 +94,7 @@ impl Registry {
         for (channel, body) in messages {
             transaction.execute(
                 "INSERT INTO outbox (channel, body, attempts, next) VALUES (?1, ?2, 0, ?3)",
-                params![channel, body, now.cast_signed()],
+                params![channel, body, stamp(now)],
             )?;
         }
         transaction.execute(
@@ -105,15 +106,23 @@ impl Registry {
         self.sync()
     }
 
-    /// The messages that wait, oldest first.
+    /// Messages that wait for a channel and are to be tried by now, oldest first, at most `most`.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn outbox(&self) -> Result<Vec<Message>, RegistryError> {
+    pub fn outbox_due(
+        &self,
+        channel: &str,
+        now: u64,
+        most: u32,
+    ) -> Result<Vec<Message>, RegistryError> {
         let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT id, channel, body, attempts, next FROM outbox ORDER BY id")?;
-        let rows = statement.query_map([], |row| {
+        let mut statement = connection.prepare_cached(
+            "SELECT id, channel, body, attempts, next FROM outbox
+             WHERE channel = ?1 AND next <= ?2 ORDER BY id LIMIT ?3",
+        )?;
+        let key = params![channel, stamp(now), most];
+        let rows = statement.query_map(key, |row| {
             Ok(Message {
                 id: row.get(0)?,
                 channel: row.get(1)?,
@@ -123,6 +132,32 @@ impl Registry {
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many messages wait for each channel, and when the first of them is tried.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn outbox_waiting(&self) -> Result<Vec<(String, u64, u64)>, RegistryError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT channel, count(*), min(next) FROM outbox GROUP BY channel ORDER BY channel",
+        )?;
+        let rows = statement.query_map([], |row| {
+            let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+            Ok((row.get(0)?, number(1)?, number(2)?))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Drops what waits for a channel that is no more.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn outbox_drop(&self, channel: &str) -> Result<(), RegistryError> {
+        let connection = self.connection();
+        connection.execute("DELETE FROM outbox WHERE channel = ?1", [channel])?;
+        Ok(())
     }
 
     /// Takes messages out of the outbox: they were sent, or are given up.
@@ -148,7 +183,7 @@ impl Registry {
         for id in ids {
             transaction.execute(
                 "UPDATE outbox SET attempts = attempts + 1, next = ?2 WHERE id = ?1",
-                params![id, next.cast_signed()],
+                params![id, stamp(next)],
             )?;
         }
         Ok(transaction.commit()?)
@@ -182,19 +217,29 @@ mod tests {
             .unwrap();
         drop(registry);
         let registry = Registry::open(&path).unwrap();
-        let waiting = registry.outbox().unwrap();
+        let waiting = registry.outbox_due("mail", 7, 10).unwrap();
         assert_eq!(
             (waiting.len(), waiting[0].body.as_str(), waiting[0].next),
             (2, "one", 7)
         );
         registry.outbox_postpone(&[waiting[0].id], 90).unwrap();
         registry.outbox_remove(&[waiting[1].id]).unwrap();
-        let left = registry.outbox().unwrap();
+        assert_eq!(registry.outbox_due("mail", 89, 10).unwrap(), [], "not yet");
+        assert_eq!(
+            registry.outbox_waiting().unwrap(),
+            [("mail".to_owned(), 1, 90)]
+        );
+        let left = registry.outbox_due("mail", 90, 10).unwrap();
         assert_eq!((left.len(), left[0].attempts, left[0].next), (1, 1, 90));
         // Numbers are not given again, so that a receiver may drop what it knows.
         registry.outbox_remove(&[left[0].id]).unwrap();
         registry.documents_change(&[], &messages[..1], 8).unwrap();
-        assert!(registry.outbox().unwrap()[0].id > waiting[1].id);
+        let next = registry.outbox_due("mail", u64::MAX, 10).unwrap();
+        assert!(next[0].id > waiting[1].id);
+        registry.outbox_drop("other").unwrap();
+        assert_eq!(registry.outbox_waiting().unwrap().len(), 1);
+        registry.outbox_drop("mail").unwrap();
+        assert_eq!(registry.outbox_waiting().unwrap(), []);
     }
 
     #[test]

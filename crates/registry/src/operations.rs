@@ -295,7 +295,7 @@ fn event_insert(transaction: &Transaction<'_>, event: &Event) -> Result<i64, rus
     Ok(id)
 }
 
-fn stamp(seconds: u64) -> i64 {
+pub(crate) fn stamp(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
