@@ -156,6 +156,14 @@ pub fn boot_id() -> Result<String, ProcError> {
     read(Path::new("/proc/sys/kernel/random/boot_id")).map(|text| text.trim_end().to_owned())
 }
 
+/// Reads for how many microseconds since boot something waited for a resource (`cpu`, `memory` or `io`):
+/// the `some` line of `/proc/pressure` (Documentation/accounting/psi.rst). Nothing on a kernel without it.
+#[must_use]
+pub fn pressure_microseconds(resource: &str) -> Option<u64> {
+    let text = read(Path::new(&format!("/proc/pressure/{resource}"))).ok()?;
+    parse_pressure(&text)
+}
+
 /// Counts the processors that are on line, whatever this process itself may use.
 ///
 /// # Errors
@@ -168,6 +176,14 @@ pub fn processors() -> Result<NonZeroUsize, ProcError> {
             path: path.to_owned(),
             field: "online",
         })
+}
+
+fn parse_pressure(text: &str) -> Option<u64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let total = some
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("total="));
+    total?.parse().ok()
 }
 
 /// Reads the mounts that this process sees, in the kernel's order: of two on one directory, the
@@ -280,6 +296,13 @@ fn unescape(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pressure_is_the_total_of_some() {
+        let text = "some avg10=0.12 avg60=0.05 avg300=0.01 total=78321\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n";
+        assert_eq!(parse_pressure(text), Some(78_321));
+        assert_eq!(parse_pressure("full total=9\n"), None);
+    }
 
     #[test]
     fn reads_this_machine() {
