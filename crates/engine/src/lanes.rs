@@ -123,6 +123,15 @@ impl Engine {
         }
     }
 
+    /// Writes down something that happened and changes nothing, and tells it. Number and time are given
+    /// here.
+    ///
+    /// # Errors
+    /// When the registry cannot be written.
+    pub fn announce(&self, event: Event) -> Result<(), Failure> {
+        self.inner.tell(Outcome::Unchanged, event)
+    }
+
     /// Takes a request: checks it, journals it, and hands it to its lane.
     ///
     /// # Errors
