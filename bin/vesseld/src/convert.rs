@@ -165,10 +165,14 @@ pub(crate) fn operation(operation: registry::Operation, ticket: Option<&Ticket>)
 }
 
 pub(crate) fn event(event: registry::Event) -> Event {
+    let mut subject = subject(&event.subject, event.ve);
+    if subject.kind == SubjectKind::Template && event.kind.starts_with("alert-") {
+        subject.kind = SubjectKind::Node;
+    }
     Event {
         id: event.id.unsigned_abs(),
         time: timestamp(event.at),
-        subject: Some(subject(&event.subject, event.ve)),
+        subject: Some(subject),
         kind: event.kind,
         operation: None,
         message: event.message.unwrap_or_default(),

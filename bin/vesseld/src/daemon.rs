@@ -16,6 +16,7 @@ use runtime::Events;
 use tokio::sync::{broadcast, watch};
 use ve::VeId;
 
+use crate::alerts::Alerts;
 use crate::config::{Choices, Config};
 use crate::convert;
 use crate::host::{self, Host};
@@ -45,6 +46,7 @@ pub(crate) struct Daemon {
 pub(crate) struct Up {
     pub(crate) host: Arc<Host>,
     pub(crate) engine: Engine,
+    pub(crate) alerts: Alerts,
 }
 
 /// Seconds since 1970. A clock before that counts as 1970.
@@ -229,7 +231,12 @@ impl Daemon {
             // Without a listener nobody has to hear.
             publish: Box::new(move |notice| drop(notices.send(notice))),
         });
-        let up = Arc::new(Up { host, engine });
+        let alerts = Alerts::load(engine.registry(), self.root.clone())?;
+        let up = Arc::new(Up {
+            host,
+            engine,
+            alerts,
+        });
         up.host.metering.attach(Arc::downgrade(&up))?;
         *self.up.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&up));
         // Recovery ends inits, and hears of their ends as everybody does. Nothing else is begun
@@ -253,7 +260,12 @@ impl Daemon {
         let metered = Arc::clone(self);
         std::thread::Builder::new()
             .name("meter".to_owned())
-            .spawn(move || metering::run(|| metered.up_if_prepared(), |_, _| {}))?;
+            .spawn(move || {
+                metering::run(
+                    || metered.up_if_prepared(),
+                    |up, current| up.alerts.look(up, current),
+                );
+            })?;
         std::thread::Builder::new()
             .name("autostart".to_owned())
             .spawn(move || {

@@ -5,6 +5,7 @@
 //! them over.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod config;
 mod convert;
 mod daemon;
@@ -143,6 +144,7 @@ async fn serve(root: &Path, metrics_listen: Option<&str>) -> Result<()> {
             .await
             .context("the node failed inside while coming up")??;
     }
+    tokio::spawn(alerts::outbox::run(Arc::clone(&daemon)));
     if let Some(text) = metrics_listen {
         answer_metrics(&daemon, &text).await?;
     }

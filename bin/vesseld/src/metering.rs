@@ -72,18 +72,16 @@ struct Kept {
 pub(crate) struct Current {
     pub(crate) record: VeRecord,
     pub(crate) reading: Reading,
-    #[expect(dead_code, reason = "alert rules will look at it")]
-    pub(crate) values: Values,
 }
 
 /// Milliseconds since boot, time asleep included. Goes on across daemons.
-fn boot_milliseconds() -> u64 {
+pub(crate) fn boot_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = now.tv_sec.unsigned_abs().saturating_mul(1_000);
     seconds.saturating_add(now.tv_nsec.unsigned_abs() / 1_000_000)
 }
 
-fn seconds_now() -> u64 {
+pub(crate) fn seconds_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs())
@@ -154,14 +152,15 @@ impl Metering {
         Ok(())
     }
 
-    /// Reads all VEs, adds to totals and history, and answers what each does now.
-    pub(crate) fn sweep(&self, up: &Up) -> Vec<Current> {
+    /// Reads all VEs, adds to totals and history, and answers what each does now; nothing when it cannot be
+    /// said which VEs there are.
+    pub(crate) fn sweep(&self, up: &Up) -> Option<Vec<Current>> {
         let mut inner = self.lock();
         let records = match up.engine.registry().ves() {
             Ok(records) => records,
             Err(error) => {
                 inner.tell("VEs cannot be read", Some(error.to_string()));
-                return Vec::new();
+                return None;
             }
         };
         let table = traffic::read(&self.network);
@@ -196,12 +195,7 @@ impl Metering {
             let before = inner.current.get(&id).map(|current| &current.reading);
             let values = meter::rate::between(before, &reading);
             inner.remember(&record, reading.time, &values);
-            let current = Current {
-                record,
-                reading,
-                values,
-            };
-            seen.insert(id, current);
+            seen.insert(id, Current { record, reading });
         }
         let gone = inner.close(&seen, table.as_ref());
         inner.current = seen;
@@ -210,7 +204,7 @@ impl Metering {
         if !gone.is_empty() || inner.sweeps.is_multiple_of(SWEEPS_PER_STORING) {
             inner.store(up, &gone);
         }
-        inner.current.values().cloned().collect()
+        Some(inner.current.values().cloned().collect())
     }
 
     /// What VEs do now, read anew if that was a while ago.
@@ -221,7 +215,7 @@ impl Metering {
             return inner.current.values().cloned().collect();
         }
         drop(inner);
-        self.sweep(up)
+        self.sweep(up).unwrap_or_default()
     }
 
     /// Adds what the group of a VE counted, and stores it: the group is about to be removed.
@@ -419,8 +413,9 @@ pub(crate) fn run(
     while let Some(up) = up_if_prepared() {
         let now = boot_milliseconds();
         if now >= next {
-            let seen = up.host.metering.sweep(&up);
-            each(&up, &seen);
+            if let Some(seen) = up.host.metering.sweep(&up) {
+                each(&up, &seen);
+            }
             // In step with the history, also after a sweep that took long.
             let interval = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
             next = now - now % interval + interval;

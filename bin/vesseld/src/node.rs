@@ -3,6 +3,7 @@
 //! Each method turns the wire's words into the engine's and back; what blocks runs on a thread
 //! that may.
 
+mod alerts;
 mod files;
 mod isolation;
 mod logs;

@@ -128,7 +128,7 @@ fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     daemon.take_down();
     // Its end is also that of the thread that hears it.
     end_launcher(&up.host)?;
-    let Up { host, engine } = sole(up)?;
+    let Up { host, engine, .. } = sole(up)?;
     drop(engine);
     let Host {
         pool,

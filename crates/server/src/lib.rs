@@ -12,6 +12,7 @@
 //! refusal is an `ApiError` with the status of its code. All limits are named in [`limits`].
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod answer;
 mod body;
 mod door;
@@ -23,6 +24,7 @@ mod routes;
 mod session;
 mod tcp;
 
+pub use alerts::Alerts;
 pub use door::{BindError, bind, serve};
 pub use meters::{HistoryQuery, Meters};
 pub use node::{

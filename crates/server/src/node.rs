@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::alerts::Alerts;
 use crate::meters::Meters;
 
 /// The answer of a [`Node`], to be awaited. Implementations write `Box::pin(async move { ... })`.
@@ -156,7 +157,7 @@ impl std::fmt::Debug for Session {
 /// names the thing and the cause, and a hint with the next step. Mutations come back as soon as their
 /// work is journalled, with the [`Operation`] that does it; a caller that wants to wait asks
 /// [`Node::wait_operation`].
-pub trait Node: Meters {
+pub trait Node: Meters + Alerts {
     /// `GET /v1/ves`: VEs in the order of their numbers.
     fn list(&self, filter: VeFilter) -> Reply<'_, Vec<Ve>>;
     /// `POST /v1/ves`: makes a VE.

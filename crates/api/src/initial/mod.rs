@@ -1,5 +1,6 @@
 //! The first version of the API's types.
 
+mod alert;
 mod error;
 mod isolation;
 mod meter;
@@ -11,6 +12,10 @@ mod stats;
 mod template;
 mod ve;
 
+pub use alert::{
+    Alert, AlertChannel, AlertChannelKind, AlertChannelStatus, AlertMetric, AlertRule,
+    AlertSecurity, AlertSeverity, AlertSilence, AlertSilenceRequest, AlertState,
+};
 pub use error::{ApiError, ErrorCode};
 pub use isolation::{Isolation, IsolationEntry, IsolationVerdict, IsolationWall};
 pub use meter::{Account, History, HistoryPoint, HistorySeries};

@@ -1,5 +1,6 @@
 //! The paths of the API, and what they have in common.
 
+mod alerts;
 mod meters;
 mod nodes;
 mod operations;
@@ -59,7 +60,8 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/node/init", post(nodes::init))
         .route("/node/shutdown", post(nodes::shutdown))
         .route("/node/destroy", post(nodes::destroy))
-        .route("/doctor", get(nodes::doctor));
+        .route("/doctor", get(nodes::doctor))
+        .merge(alerts::router());
     Router::new()
         .nest(api::PATH_PREFIX, v1)
         .route("/metrics", get(meters::metrics))

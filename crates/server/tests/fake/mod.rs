@@ -9,6 +9,7 @@
     reason = "shared by test programs that each use a part"
 )]
 
+mod alerts;
 mod meters;
 mod node;
 mod sessions;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::latest::{
-    ApiError, ErrorCode, Operation, OperationState, Subject, SubjectKind, VeDetails,
+    AlertRule, ApiError, ErrorCode, Operation, OperationState, Subject, SubjectKind, VeDetails,
 };
 use server::VeKey;
 use tokio::sync::oneshot;
@@ -33,6 +34,7 @@ pub struct Inner {
     pub ves: BTreeMap<u32, VeDetails>,
     pub operations: Vec<Operation>,
     pub calls: Vec<String>,
+    pub rules: Vec<AlertRule>,
     pub stop: Option<oneshot::Sender<()>>,
 }
 
