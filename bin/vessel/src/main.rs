@@ -97,6 +97,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Outcome {
         Verb::Top(a) => c::top::run(context, a).await,
         Verb::Stats(a) => c::stats::run(context, a).await,
         Verb::Isolation(a) => c::isolation::run(context, a).await,
+        Verb::Alert(verb) => c::alert::run(context, verb).await,
         Verb::Operation(verb) => c::operation::run(context, verb).await,
         Verb::Events(a) => c::events::run(context, a).await,
         Verb::Pool(verb) => c::node::pool(context, &verb).await,

@@ -5,6 +5,7 @@
 //! understood. [`Session`] is the caller's side of `exec` and `console`.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod error;
 mod node;
 mod session;

@@ -4,6 +4,7 @@
 //! examples. Rules about values live in the daemon, which knows them all; only what the command line itself decides
 //! is checked here.
 
+mod alert;
 mod node;
 mod ve;
 
@@ -11,6 +12,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use alert::{
+    AlertVerb, ChannelArguments, ChannelVerb, MailArguments, RuleArguments, RuleVerb, SilenceVerb,
+};
 pub(crate) use node::{
     DoctorArguments, EventsArguments, InitArguments, NodeVerb, OperationVerb, PoolVerb,
     TemplateVerb,
@@ -113,6 +117,9 @@ pub(crate) enum Verb {
     Stats(StatsArguments),
     /// Show what stands between a VE and the rest
     Isolation(IsolationArguments),
+    /// Show what fires; rules, channels and silences
+    #[command(subcommand)]
+    Alert(AlertVerb),
     /// List, show, cancel and wait for operations
     #[command(subcommand, visible_alias = "op")]
     Operation(OperationVerb),

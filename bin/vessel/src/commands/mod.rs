@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub(crate) mod alert;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod delete;

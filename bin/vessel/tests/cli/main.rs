@@ -11,6 +11,7 @@
 #[path = "../../../../crates/server/tests/fake/mod.rs"]
 mod fake;
 
+mod alerts;
 mod copying;
 mod help;
 mod sessions;
