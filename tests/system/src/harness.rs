@@ -5,6 +5,7 @@ mod daemon;
 pub(crate) mod machine;
 pub(crate) mod needs;
 pub(crate) mod node;
+pub(crate) mod receiver;
 pub(crate) mod run;
 pub(crate) mod service;
 pub(crate) mod tree;

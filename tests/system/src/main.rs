@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a test program talks to a terminal")]
 
+mod alerts;
 mod bulk;
 mod crash;
 mod debian;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         network::TESTS,
         limits::TESTS,
         guarantees::TESTS,
+        alerts::TESTS,
         bulk::TESTS,
         refusals::TESTS,
         templates::TESTS,

@@ -87,6 +87,11 @@ impl Node {
         self.place.name()
     }
 
+    /// Where its network namespace can be entered.
+    pub(crate) fn network_namespace(&self) -> String {
+        self.place.network_namespace()
+    }
+
     /// The node's root folder.
     pub(crate) fn root(&self) -> PathBuf {
         self.place.root()

@@ -1,0 +1,202 @@
+//! Alerts: rules that fire reach real receivers, once, and across a daemon that is killed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::harness::receiver::Receiver;
+use crate::harness::{Node, tests, until};
+
+/// Two sweeps of the meter, and what a busy machine adds.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+tests! {
+    Node [] =>
+        an_alert_reaches_everybody_once,
+        what_nobody_took_arrives_after_a_crash;
+}
+
+/// Makes a rule about `web` that holds while it runs, and is over at once.
+fn rule(node: &Node, more: &[&str]) -> Result<()> {
+    let words = [
+        "alert",
+        "rule",
+        "set",
+        "up",
+        "--if",
+        "running > 0",
+        "--ve",
+        "web",
+        "--resolve",
+        "0s",
+    ];
+    node.ok(&[&words[..], more].concat())?;
+    Ok(())
+}
+
+fn webhook(node: &Node, port: u16, more: &[&str]) -> Result<()> {
+    let url = format!("http://127.0.0.1:{port}/alerts");
+    let words = ["alert", "channel", "webhook", "hook", &url];
+    node.ok(&[&words[..], more].concat())?;
+    Ok(())
+}
+
+/// Waits for so many messages, and gives them.
+fn messages(receiver: &Receiver, count: usize) -> Result<Vec<String>> {
+    let what = format!("{count} messages");
+    until(
+        &what,
+        PATIENCE,
+        || Ok(receiver.taken()),
+        |taken| taken.len() >= count,
+    )
+}
+
+/// The JSON in the body of a request.
+fn body(request: &str) -> Result<Value> {
+    let (_, body) = request.split_once("\r\n\r\n").context("no body")?;
+    serde_json::from_str(body).with_context(|| format!("no JSON: {body}"))
+}
+
+fn an_alert_reaches_everybody_once(node: &mut Node) -> Result<()> {
+    let mail = Receiver::mail(&node.network_namespace())?;
+    let web = Receiver::web(&node.network_namespace(), 0)?;
+    let server = format!("127.0.0.1:{}", mail.port());
+    let file = node.folder().join("paged").display().to_string();
+    node.ok(&[
+        "alert",
+        "channel",
+        "mail",
+        "ops",
+        "--server",
+        &server,
+        "--from",
+        "vessel@node.example",
+        "--to",
+        "ops@example.org",
+        "--subject",
+        "{state}: {ve}",
+    ])?;
+    webhook(node, web.port(), &["--header", "X-Key: sesame"])?;
+    node.ok(&[
+        "alert",
+        "channel",
+        "command",
+        "pager",
+        "/bin/sh",
+        "--severity",
+        "critical",
+        "--",
+        "-c",
+        "cat >> \"$0\"",
+        &file,
+    ])?;
+    // Whatever else this machine is short of.
+    let rules = node.json(&["alert", "rule", "list"])?;
+    let names = rules.as_array().context("no rules")?.iter();
+    let names: Vec<&str> = names.filter_map(|rule| rule["name"].as_str()).collect();
+    node.ok(&[&["alert", "rule", "disable"], &names[..]].concat())?;
+    node.start_tiny("web")?;
+    rule(node, &["--severity", "critical", "--message", "{ve} is up"])?;
+
+    let taken = messages(&web, 1)?;
+    let told = body(&taken[0])?;
+    ensure!(
+        taken[0].starts_with("POST /alerts ") && taken[0].contains("x-key: sesame"),
+        "{taken:?}"
+    );
+    for (key, value) in [("state", "firing"), ("ve", "web"), ("summary", "web is up")] {
+        ensure!(told[key] == value, "{key} in {told}");
+    }
+    let mails = messages(&mail, 1)?;
+    ensure!(
+        mails[0].contains("Subject: firing: web") && mails[0].contains("web is up"),
+        "{mails:?}"
+    );
+    let paged = || Ok(std::fs::read_to_string(&file).unwrap_or_default());
+    until("the pager", PATIENCE, paged, |text| {
+        text.contains("\"ve\":\"web\"")
+    })?;
+    let log = node.root().join("log/alerts.log");
+    let log = || Ok(std::fs::read_to_string(&log).unwrap_or_default());
+    until("the log", PATIENCE, log, |text| text.lines().count() == 1)?;
+    let alerts = node.json(&["alert", "list"])?;
+    ensure!(
+        alerts[0]["state"] == "firing" && alerts[0]["name"] == "web",
+        "{alerts}"
+    );
+
+    // A daemon that is killed tells nothing again.
+    node.kill_daemon()?;
+    node.start_daemon()?;
+    node.ok(&["stop", "web", "--kill"])?;
+    let taken = messages(&web, 2)?;
+    ensure!(body(&taken[1])?["state"] == "resolved", "{taken:?}");
+    let mails = messages(&mail, 2)?;
+    ensure!(mails[1].contains("Subject: resolved: web"), "{mails:?}");
+    until("the log", PATIENCE, log, |text| text.lines().count() == 2)?;
+    ensure!(paged()?.lines().count() == 2, "{}", paged()?);
+    let events = node.ok(&["events"])?;
+    for (kind, count) in [("alert-firing", 1), ("alert-resolved", 1)] {
+        let found = events.lines().filter(|line| line.contains(kind)).count();
+        ensure!(found == count, "{found} {kind}:\n{events}");
+    }
+    Ok(())
+}
+
+fn what_nobody_took_arrives_after_a_crash(node: &mut Node) -> Result<()> {
+    // A port where nobody listens.
+    let port = Receiver::web(&node.network_namespace(), 0)?.port();
+    webhook(node, port, &[])?;
+    node.start_tiny("web")?;
+    node.ok(&["alert", "silence", "add", "--rule", "up", "--for", "1h"])
+        .err()
+        .context("a silence of no rule was taken")?;
+    rule(node, &["--channel", "hook"])?;
+    let refused = node.vessel(&["alert", "channel", "delete", "hook"])?;
+    ensure!(
+        refused.code == 4 && refused.stderr.contains("`up`"),
+        "{refused}"
+    );
+    let refused = node.vessel(&["alert", "channel", "test", "hook"])?;
+    ensure!(
+        refused.code == 1 && refused.stderr.contains("cannot be reached"),
+        "{refused}"
+    );
+    let status = || -> Result<Value> {
+        let all = node.json(&["alert", "channel", "list"])?;
+        let all = all.as_array().context("no channels")?;
+        let own = all.iter().find(|one| one["channel"]["name"] == "hook");
+        own.cloned().context("no channel")
+    };
+    let tried = |status: &Value| status["waiting"] == 1 && status["failure"].is_string();
+    until("the message waits", PATIENCE, status, tried)?;
+    node.kill_daemon()?;
+    let web = Receiver::web(&node.network_namespace(), port)?;
+    node.start_daemon()?;
+    let taken = messages(&web, 1)?;
+    ensure!(body(&taken[0])?["rule"] == "up", "{taken:?}");
+    let status = || -> Result<Value> { node.json(&["alert", "channel", "list"]) };
+    let settled = |all: &Value| {
+        let all = all.as_array().into_iter().flatten();
+        all.filter(|one| one["channel"]["name"] == "hook")
+            .all(|one| one["waiting"] == 0 && one["failure"].is_null())
+    };
+    until("nothing waits", PATIENCE, status, settled)?;
+    // What is silenced is shown and not told; its end is told to whoever knows of its begin.
+    node.ok(&[
+        "alert", "silence", "add", "--rule", "up", "--ve", "web", "--for", "1h",
+    ])?;
+    ensure!(node.json(&["alert", "list"])?[0]["silenced"] == true);
+    node.ok(&["delete", "web", "--force"])?;
+    let taken = messages(&web, 2)?;
+    ensure!(body(&taken[1])?["state"] == "resolved", "{taken:?}");
+    let left = node.json(&["alert", "list", "--all"])?;
+    let names = |rule: &Value| {
+        left.as_array()
+            .is_some_and(|all| all.iter().any(|one| one["rule"] == *rule))
+    };
+    ensure!(!names(&Value::from("up")), "{left}");
+    Ok(())
+}
