@@ -95,6 +95,20 @@ pub fn start_time(pid: u32) -> Result<StartTime, ProcError> {
     })
 }
 
+/// Reads by how many nanoseconds the time since boot that a process's children see differs from the
+/// machine's (time_namespaces(7)).
+///
+/// # Errors
+/// [`ProcError::Read`] when there is no such process, or the kernel has no time namespaces.
+pub fn boot_time_offset(pid: u32) -> Result<i64, ProcError> {
+    let path = PathBuf::from(format!("/proc/{pid}/timens_offsets"));
+    let text = read(&path)?;
+    parse_boot_time_offset(&text).ok_or(ProcError::Field {
+        path,
+        field: "boottime",
+    })
+}
+
 /// Reads the name of a process's program, at most 15 bytes, for messages.
 ///
 /// # Errors
@@ -221,6 +235,17 @@ fn read(path: &Path) -> Result<String, ProcError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// `boottime SECONDS NANOSECONDS`, the seconds with a sign.
+fn parse_boot_time_offset(text: &str) -> Option<i64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("boottime "))?;
+    let mut words = line.split_whitespace();
+    let seconds: i64 = words.next()?.parse().ok()?;
+    let nanoseconds = words.next()?.parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
 /// The program's name is in brackets and may itself hold brackets and blanks: count from the last.
 fn parse_start_time(stat: &str) -> Option<StartTime> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -302,6 +327,17 @@ mod tests {
         let text = "some avg10=0.12 avg60=0.05 avg300=0.01 total=78321\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n";
         assert_eq!(parse_pressure(text), Some(78_321));
         assert_eq!(parse_pressure("full total=9\n"), None);
+    }
+
+    #[test]
+    fn reads_the_offset_of_a_time_namespace() {
+        let text = "monotonic           0         0\nboottime    -23807 250000000\n";
+        assert_eq!(parse_boot_time_offset(text), Some(-23_806_750_000_000));
+        assert_eq!(parse_boot_time_offset("monotonic 0 0\n"), None);
+        assert_eq!(
+            parse_boot_time_offset("boottime 9223372036854775807 0\n"),
+            None
+        );
     }
 
     #[test]
