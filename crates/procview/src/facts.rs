@@ -53,6 +53,16 @@ pub struct Memory {
     pub file_huge_bytes: u64,
     /// Size of a huge page on this machine.
     pub huge_page_bytes: u64,
+    /// How often a page was missing, since the VE began.
+    pub faults: u64,
+    /// How often it had to be read from a disk.
+    pub major_faults: u64,
+    /// Pages that came back from swap.
+    pub swapped_in_pages: u64,
+    /// Pages that went to swap.
+    pub swapped_out_pages: u64,
+    /// Processes that were ended because memory ran out.
+    pub oom_kills: u64,
 }
 
 /// Time of processors since the VE began, in clock ticks.

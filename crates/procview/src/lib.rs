@@ -26,7 +26,7 @@
 //!
 //! - `render`: the texts; [`facts`]: what they are made from; `source`: reading that from groups.
 //! - [`history`], `tasks`: load averages and idle time, which no counter has.
-//! - `node`, `view`: what there is to be read; `wire`, `queue`, [`server`]: serving it.
+//! - `node`, `tree`, `view`: what there is to be read; `wire`, `queue`, [`server`]: serving it.
 //! - [`mount`], [`control`], [`PLACES`]: for the launcher.
 //!
 //! # Invariants
@@ -51,6 +51,7 @@ pub mod render;
 pub mod server;
 mod source;
 mod tasks;
+mod tree;
 mod view;
 mod wire;
 
@@ -68,7 +69,7 @@ const fn place(name: &'static str, target: &'static str) -> Place {
 }
 
 /// Everything that is bound into a VE. What its kernel does not have is left out.
-pub const PLACES: [Place; 9] = [
+pub const PLACES: [Place; 10] = [
     place("meminfo", "/proc/meminfo"),
     place("cpuinfo", "/proc/cpuinfo"),
     place("stat", "/proc/stat"),
@@ -76,6 +77,7 @@ pub const PLACES: [Place; 9] = [
     place("uptime", "/proc/uptime"),
     place("swaps", "/proc/swaps"),
     place("diskstats", "/proc/diskstats"),
+    place("vmstat", "/proc/vmstat"),
     place(node::PRESSURE_FOLDER, "/proc/pressure"),
     place(node::CPU_FOLDER, "/sys/devices/system/cpu"),
 ];

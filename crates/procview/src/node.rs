@@ -29,6 +29,7 @@ pub(crate) enum ProcFile {
     Uptime,
     Swaps,
     Diskstats,
+    Vmstat,
 }
 
 /// A file directly in `/sys/devices/system/cpu` that differs from the machine's.
@@ -57,7 +58,7 @@ pub(crate) enum Node {
     Attribute(VeId, u16, u16),
 }
 
-pub(crate) const PROC_FILES: [(ProcFile, &str); 7] = [
+pub(crate) const PROC_FILES: [(ProcFile, &str); 8] = [
     (ProcFile::Meminfo, "meminfo"),
     (ProcFile::Cpuinfo, "cpuinfo"),
     (ProcFile::Stat, "stat"),
@@ -65,6 +66,7 @@ pub(crate) const PROC_FILES: [(ProcFile, &str); 7] = [
     (ProcFile::Uptime, "uptime"),
     (ProcFile::Swaps, "swaps"),
     (ProcFile::Diskstats, "diskstats"),
+    (ProcFile::Vmstat, "vmstat"),
 ];
 
 pub(crate) const PRESSURE_FOLDER: &str = "pressure";

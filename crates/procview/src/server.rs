@@ -31,6 +31,10 @@ const TURN: usize = 64;
 /// Launchers that may be connected besides the one that started this: there is one at a time.
 const VISITORS_MAX: usize = 4;
 
+/// How long the kernel need not ask again about what never changes: a VE that is started a second
+/// time finds its view without the server.
+const LIFETIME_SECONDS: u64 = 86_400;
+
 /// How much of what is known is told to the launcher: the histories of a thousand VEs.
 const HISTORY_BYTES_MAX: usize = 100 * 1024;
 
@@ -238,9 +242,19 @@ impl Server {
             Operation::Init { .. } => Answer::init(unique),
             Operation::Lookup { name } => {
                 let found = self.views.find(node()?, name).ok_or(Errno::NOENT)?;
-                Answer::entry(unique, &self.attributes(found, now))
+                Answer::entry(unique, &self.attributes(found))
             }
-            Operation::Attributes => Answer::of_attributes(unique, &self.attributes(node()?, now)),
+            Operation::Attributes { handle: None } => {
+                Answer::of_attributes(unique, &self.attributes(node()?))
+            }
+            Operation::Attributes {
+                handle: Some(handle),
+            } => {
+                let text = self.views.open_text(node()?, *handle, 1, now)?;
+                let mut attributes = self.attributes(node()?);
+                attributes.size = u64::try_from(text.len()).unwrap_or(u64::MAX);
+                Answer::of_attributes(unique, &attributes)
+            }
             Operation::Open { flags } if flags & 3 != 0 => return Err(Errno::ACCESS),
             Operation::Open { .. } => {
                 self.next_handle += 1;
@@ -267,25 +281,24 @@ impl Server {
                 Answer::empty(unique)
             }
             Operation::FileSystem => Answer::file_system(unique),
+            Operation::Seek => return Err(Errno::INVAL),
             // Refused once, interruptions are not told any more: whoever waits has the answer at
             // once, or when it is its turn.
             Operation::Interrupt | Operation::Other => return Err(Errno::NOSYS),
         })
     }
 
-    /// Files have the length of what they say now: sendfile(2) reads no further than that.
-    fn attributes(&mut self, node: Node, now: Instant) -> Attributes {
+    fn attributes(&mut self, node: Node) -> Attributes {
         let folder = Views::is_folder(node);
-        let text = if folder {
-            None
-        } else {
-            self.views.text(node, now).ok()
-        };
+        let lifetime = |lasts: bool| if lasts { LIFETIME_SECONDS } else { 0 };
         Attributes {
             number: node.number(),
             folder,
-            size: text.map_or(0, |text| u64::try_from(text.len()).unwrap_or(0)),
+            size: self.views.length(node),
             time: self.begun,
+            name_lifetime: lifetime(Views::is_lasting(node)),
+            // A file's length is asked for again: who reads through the page cache shortens it.
+            lifetime: lifetime(folder),
         }
     }
 

@@ -53,6 +53,9 @@ impl Source<'_> {
             None => Memory::default(),
         };
         memory.used_bytes = used;
+        let ended = self.read(Controller::Memory, "memory.oom_control", "memory.events")?;
+        let ended = ended.map(Reading::into_text).unwrap_or_default();
+        memory.oom_kills = keyed(&ended, "oom_kill");
         let limit = number("memory.limit_in_bytes", "memory.max")?;
         let soft = number("", "memory.high")?;
         let limit = limit.into_iter().chain(soft).min();
@@ -237,6 +240,10 @@ fn memory_v2(stat: &str) -> Memory {
         anon_huge_bytes: of("anon_thp"),
         shmem_huge_bytes: of("shmem_thp"),
         file_huge_bytes: of("file_thp"),
+        faults: of("pgfault"),
+        major_faults: of("pgmajfault"),
+        swapped_in_pages: of("pswpin"),
+        swapped_out_pages: of("pswpout"),
         ..Memory::default()
     }
 }
@@ -257,6 +264,8 @@ fn memory_v1(stat: &str) -> Memory {
         inactive_file_bytes: of("total_inactive_file"),
         unevictable_bytes: of("total_unevictable"),
         anon_huge_bytes: of("total_rss_huge"),
+        faults: of("total_pgfault"),
+        major_faults: of("total_pgmajfault"),
         ..Memory::default()
     }
 }

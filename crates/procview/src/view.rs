@@ -1,4 +1,4 @@
-//! The views of all VEs of a node: which things there are, and what they say right now.
+//! The views of all VEs of a node: what its things say right now.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,7 @@ use crate::control::Init;
 use crate::facts::Tasks;
 use crate::history::History;
 use crate::host::{self, Host};
-use crate::node::{
-    ATTRIBUTES, CPU_FILES, CPU_FOLDER, CpuFile, HOST_FOLDER, Node, PRESSURE_FOLDER, PROC_FILES,
-    ProcFile, SHARED, is_folder, rows_in,
-};
+use crate::node::{ATTRIBUTES, CpuFile, HOST_FOLDER, Node, ProcFile, SHARED};
 use crate::render;
 use crate::source::{PRESSURES, ReadError, Source};
 use crate::tasks::{Counter, TaskCount};
@@ -53,16 +50,9 @@ pub(crate) struct VeView {
 pub(crate) struct Views {
     pub(crate) reader: NodeReader,
     pub(crate) counter: Counter,
-    host: Host,
+    pub(crate) host: Host,
     pub(crate) ves: BTreeMap<VeId, VeView>,
     ticks_per_second: u64,
-}
-
-/// An entry of a folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) node: Node,
-    pub(crate) name: String,
 }
 
 impl Views {
@@ -118,149 +108,16 @@ impl Views {
         }
     }
 
-    /// Whether a thing is there now.
-    pub(crate) fn exists(&mut self, node: Node) -> bool {
-        let host_has = |path: PathBuf| std::fs::symlink_metadata(path).is_ok();
-        match node {
-            Node::Root => true,
-            Node::Pressure(_, index) => {
-                let name = PRESSURES
-                    .get(usize::from(index))
-                    .copied()
-                    .unwrap_or_default();
-                host_has(Path::new("/proc/pressure").join(name))
-            }
-            Node::Shared(_, index) => shared_path(index).is_some_and(host_has),
-            Node::Processor(ve, number) => self.shown(ve).contains(&u32::from(number)),
-            Node::Attribute(ve, number, index) => {
-                self.exists(Node::Processor(ve, number))
-                    && attribute_path(number, index).is_some_and(host_has)
-            }
-            Node::Folder(ve)
-            | Node::Proc(ve, _)
-            | Node::PressureFolder(ve)
-            | Node::CpuFolder(ve)
-            | Node::Cpu(ve, _) => self.reader.exists(ve),
-        }
-    }
-
-    /// Whether a thing is a folder.
-    pub(crate) fn is_folder(node: Node) -> bool {
-        let in_table = |table: &'static [&'static str], index: u16| {
-            table
-                .get(usize::from(index))
-                .is_some_and(|path| is_folder(table, path))
-        };
-        match node {
-            Node::Root
-            | Node::Folder(_)
-            | Node::PressureFolder(_)
-            | Node::CpuFolder(_)
-            | Node::Processor(..) => true,
-            Node::Shared(_, index) => in_table(SHARED, index),
-            Node::Attribute(_, _, index) => in_table(ATTRIBUTES, index),
-            Node::Proc(..) | Node::Pressure(..) | Node::Cpu(..) => false,
-        }
-    }
-
-    /// Finds a name in a folder.
-    pub(crate) fn find(&mut self, folder: Node, name: &[u8]) -> Option<Node> {
-        let name = std::str::from_utf8(name).ok()?;
-        let found = match folder {
-            // Not by its list, which holds only VEs that were told of: at a launch the VE itself may
-            // look before that.
-            Node::Root => {
-                let ve = name.parse().ok()?;
-                (name == format!("{ve}")).then_some(Node::Folder(ve))?
-            }
-            Node::CpuFolder(ve) if name.strip_prefix("cpu").is_some() => {
-                let number: u16 = name.strip_prefix("cpu")?.parse().ok()?;
-                (name == format!("cpu{number}")).then_some(Node::Processor(ve, number))?
-            }
-            _ => {
-                self.below(folder)
-                    .into_iter()
-                    .find(|entry| entry.name == name)?
-                    .node
-            }
-        };
-        self.exists(found).then_some(found)
-    }
-
-    /// What is in a folder now.
-    pub(crate) fn list(&mut self, folder: Node) -> Vec<Entry> {
-        let mut entries = self.below(folder);
-        entries.retain(|entry| self.exists(entry.node));
-        entries
-    }
-
-    /// What may be in a folder.
-    fn below(&mut self, folder: Node) -> Vec<Entry> {
-        let entry = |node: Node, name: &str| Entry {
-            node,
-            name: name.to_owned(),
-        };
-        let rows = |table, at: &str, node: &dyn Fn(u16) -> Node| -> Vec<Entry> {
-            rows_in(table, at)
-                .map(|(index, name)| entry(node(index), name))
-                .collect()
-        };
-        match folder {
-            Node::Root => {
-                let ves = self.ves.keys();
-                ves.map(|ve| entry(Node::Folder(*ve), &ve.to_string()))
-                    .collect()
-            }
-            Node::Folder(ve) => PROC_FILES
-                .iter()
-                .map(|(file, name)| entry(Node::Proc(ve, *file), name))
-                .chain([
-                    entry(Node::PressureFolder(ve), PRESSURE_FOLDER),
-                    entry(Node::CpuFolder(ve), CPU_FOLDER),
-                ])
-                .collect(),
-            Node::PressureFolder(ve) => (0_u16..)
-                .zip(PRESSURES)
-                .map(|(index, name)| entry(Node::Pressure(ve, index), name))
-                .collect(),
-            Node::CpuFolder(ve) => {
-                let shown = self.shown(ve);
-                let numbers = shown
-                    .iter()
-                    .filter_map(|number| u16::try_from(*number).ok());
-                let files = CPU_FILES.iter();
-                files
-                    .map(|(file, name)| entry(Node::Cpu(ve, *file), name))
-                    .chain(rows(SHARED, "", &|index| Node::Shared(ve, index)))
-                    .chain(numbers.map(|n| entry(Node::Processor(ve, n), &format!("cpu{n}"))))
-                    .collect()
-            }
-            Node::Shared(ve, index) => {
-                let at = SHARED.get(usize::from(index)).copied().unwrap_or_default();
-                rows(SHARED, at, &|index| Node::Shared(ve, index))
-            }
-            Node::Processor(ve, number) => {
-                rows(ATTRIBUTES, "", &|index| Node::Attribute(ve, number, index))
-            }
-            Node::Attribute(ve, number, index) => {
-                let at = ATTRIBUTES
-                    .get(usize::from(index))
-                    .copied()
-                    .unwrap_or_default();
-                rows(ATTRIBUTES, at, &|index| Node::Attribute(ve, number, index))
-            }
-            Node::Proc(..) | Node::Pressure(..) | Node::Cpu(..) => Vec::new(),
-        }
-    }
-
     /// The text of a file as it is now, or was a moment ago.
     ///
     /// # Errors
     /// `ENODEV` when the VE or the file is gone.
     pub(crate) fn text(&mut self, node: Node, now: Instant) -> Result<Text, Errno> {
         let ve = node.ve().ok_or(Errno::ISDIR)?;
+        // A process that is younger than the text would have an age below zero.
+        let keeps = !matches!(node, Node::Proc(_, ProcFile::Uptime));
         let known = self.ves.get(&ve).and_then(|view| view.texts.get(&node));
-        if let Some((read, text)) = known
+        if let Some((read, text)) = known.filter(|_| keeps)
             && now.saturating_duration_since(*read) < TEXT_LIFETIME
         {
             return Ok(Arc::clone(text));
@@ -361,6 +218,12 @@ impl Views {
                 let tasks = self.tasks(ve, now)?;
                 render::loadavg(&self.view(ve).history.averages, &tasks)
             }
+            ProcFile::Vmstat => {
+                let source = self.source(ve);
+                let (memory, disks) = (source.memory(&self.host)?, source.disks()?);
+                let page = u64::try_from(rustix::param::page_size()).unwrap_or(4_096);
+                render::vmstat(&memory, &disks, page)
+            }
             ProcFile::Diskstats => render::diskstats(&self.source(ve).disks()?),
         })
     }
@@ -395,12 +258,21 @@ impl Views {
         })
     }
 
-    /// How long a VE's init has run: of one that was not told of, how long the machine has.
+    /// How long a VE has run, by its own clock: a VE that was woken counts on. One without a clock
+    /// of its own has run for as long as its init; one that was not told of, as the machine.
     fn uptime(&self, ve: VeId) -> Duration {
-        let init = self.ves.get(&ve).and_then(|view| view.init);
-        let ticks = init.map_or(0, |init| init.start_time);
-        let begun = Duration::from_millis(ticks.saturating_mul(1_000) / self.ticks_per_second);
-        since_boot().saturating_sub(begun)
+        let now = since_boot();
+        let Some(init) = self.ves.get(&ve).and_then(|view| view.init) else {
+            return now;
+        };
+        match kernel::proc::boot_time_offset(init.pid) {
+            Ok(ahead @ 1..) => now + Duration::from_nanos(ahead.unsigned_abs()),
+            Ok(behind @ ..=-1) => now.saturating_sub(Duration::from_nanos(behind.unsigned_abs())),
+            Ok(0) | Err(_) => {
+                let ticks = init.start_time.saturating_mul(1_000);
+                now.saturating_sub(Duration::from_millis(ticks / self.ticks_per_second))
+            }
+        }
     }
 
     pub(crate) fn source(&self, ve: VeId) -> Source<'_> {
@@ -415,11 +287,11 @@ impl Views {
     }
 }
 
-fn shared_path(index: u16) -> Option<PathBuf> {
+pub(crate) fn shared_path(index: u16) -> Option<PathBuf> {
     Some(Path::new(HOST_FOLDER).join(SHARED.get(usize::from(index))?))
 }
 
-fn attribute_path(number: u16, index: u16) -> Option<PathBuf> {
+pub(crate) fn attribute_path(number: u16, index: u16) -> Option<PathBuf> {
     let attribute = ATTRIBUTES.get(usize::from(index))?;
     Some(Path::new(HOST_FOLDER).join(format!("cpu{number}/{attribute}")))
 }

@@ -15,6 +15,9 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 const HEADER: usize = 40;
 
+/// Attributes are asked for of an open file.
+const ATTRIBUTES_OF_OPEN: u32 = 1;
+
 /// Opening answers: reads go to the server and not to the page cache; closing is not asked about.
 const OPEN_DIRECT: u32 = 1;
 const OPEN_WITHOUT_FLUSH: u32 = 1 << 5;
@@ -47,8 +50,8 @@ pub(crate) enum Operation {
     Init { major: u32 },
     /// Finds a name in a folder.
     Lookup { name: Vec<u8> },
-    /// Asks for attributes.
-    Attributes,
+    /// Asks for attributes. Of an open file only lseek(2) does, to find its end.
+    Attributes { handle: Option<u64> },
     /// Opens a file, with open(2)'s flags.
     Open { flags: u32 },
     /// Opens a folder.
@@ -63,6 +66,8 @@ pub(crate) enum Operation {
     ReleaseFolder,
     /// Asks for the size of the file system.
     FileSystem,
+    /// Looks for data or for a hole: files of `/proc` refuse it.
+    Seek,
     /// Somebody who waits for another request was interrupted.
     Interrupt,
     /// The kernel forgets something: not answered.
@@ -86,7 +91,12 @@ impl Request {
                 name: body.split(|byte| *byte == 0).next()?.to_vec(),
             },
             2 | 42 => Operation::Forget,
-            3 => Operation::Attributes,
+            3 => Operation::Attributes {
+                handle: match word(body, 0)? & ATTRIBUTES_OF_OPEN {
+                    0 => None,
+                    _ => Some(long(body, 8)?),
+                },
+            },
             14 => Operation::Open {
                 flags: word(body, 0)?,
             },
@@ -110,6 +120,7 @@ impl Request {
             29 => Operation::ReleaseFolder,
             36 => Operation::Interrupt,
             38 => Operation::Destroy,
+            46 => Operation::Seek,
             _ => Operation::Other,
         };
         Some(Self {
@@ -135,10 +146,22 @@ pub(crate) struct Attributes {
     pub(crate) number: u64,
     /// Whether it is a folder.
     pub(crate) folder: bool,
-    /// Length of its text.
+    /// Its length: a guess that is a power of two, unless its end was asked for.
     pub(crate) size: u64,
     /// When it changed, in seconds since 1970.
     pub(crate) time: u64,
+    /// For how many seconds the kernel may believe its name, and that it is there.
+    pub(crate) name_lifetime: u64,
+    /// For how many seconds it may believe the rest.
+    pub(crate) lifetime: u64,
+}
+
+impl Attributes {
+    /// Who reads the last bytes believes a length of one block to be a guess, as it is.
+    fn block_size(&self) -> u32 {
+        let size = u32::try_from(self.size).unwrap_or(1 << 31);
+        size.next_power_of_two().max(4_096)
+    }
 }
 
 /// An answer in the making.
@@ -215,19 +238,26 @@ impl Answer {
             .zeros(28)
     }
 
-    /// Names what a lookup found. Neither name nor attributes are to be believed later: a VE's
-    /// processors come and go, and lengths change.
+    /// Names what a lookup found.
     pub(crate) fn entry(unique: u64, attributes: &Attributes) -> Self {
         Self::new(unique)
             .long(attributes.number)
-            // Generation, both lifetimes.
-            .zeros(8 + 2 * 8 + 2 * 4)
+            // Generation.
+            .long(0)
+            .long(attributes.name_lifetime)
+            .long(attributes.lifetime)
+            // Nanoseconds of both.
+            .zeros(2 * 4)
             .attributes(attributes)
     }
 
     /// Tells attributes.
     pub(crate) fn of_attributes(unique: u64, attributes: &Attributes) -> Self {
-        Self::new(unique).zeros(16).attributes(attributes)
+        Self::new(unique)
+            .long(attributes.lifetime)
+            // Nanoseconds.
+            .zeros(8)
+            .attributes(attributes)
     }
 
     fn attributes(self, attributes: &Attributes) -> Self {
@@ -236,7 +266,8 @@ impl Answer {
         let folder = attributes.folder;
         self.long(attributes.number)
             .long(attributes.size)
-            .zeros(8)
+            // Blocks of 512 bytes: with fewer `cp` would look for holes.
+            .long(attributes.size.div_ceil(512))
             .long(attributes.time)
             .long(attributes.time)
             .long(attributes.time)
@@ -245,7 +276,7 @@ impl Answer {
             .word(if folder { 2 } else { 1 })
             // Owner and group are the node's root, as those of the kernel's own files; device.
             .zeros(12)
-            .word(4_096)
+            .word(attributes.block_size())
             .zeros(4)
     }
 
@@ -365,6 +396,11 @@ mod tests {
             Operation::Other
         );
         assert_eq!(Request::parse(&request(15, &[0; 4])), None);
+        let mut body = [0; 16];
+        let asked = |body: &[u8]| Request::parse(&request(3, body)).unwrap().operation;
+        assert_eq!(asked(&body), Operation::Attributes { handle: None });
+        (body[0], body[8]) = (1, 7);
+        assert_eq!(asked(&body), Operation::Attributes { handle: Some(7) });
     }
 
     /// Sizes of the kernel's structures, with the header of 16 bytes.
@@ -375,6 +411,8 @@ mod tests {
             folder: true,
             size: 0,
             time: 0,
+            name_lifetime: 0,
+            lifetime: 0,
         };
         for (answer, size) in [
             (Answer::init(1), 64),

@@ -47,6 +47,9 @@ fn memory() -> Memory {
         kernel_stack_bytes: MIB,
         page_tables_bytes: 2 * MIB,
         huge_page_bytes: 2 * MIB,
+        faults: 4_711,
+        major_faults: 3,
+        oom_kills: 1,
         ..Memory::default()
     }
 }
@@ -152,6 +155,8 @@ fn disks_look_as_the_kernel_writes_them() {
         name: "nvme0n1".to_owned(),
         ..DiskUse::default()
     };
-    assert_golden("diskstats", &render::diskstats(&[disk, other]));
+    let disks = [disk, other];
+    assert_golden("diskstats", &render::diskstats(&disks));
+    assert_golden("vmstat", &render::vmstat(&memory(), &disks, 4_096));
     assert_eq!(render::diskstats(&[]), "");
 }

@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cgroup::{Controller, Layout, NodeGroup, VeGroup};
@@ -191,8 +192,21 @@ impl Drop for Stage {
     }
 }
 
-/// A process in a VE's group; it ends with this.
+/// Lets threads that watch a flag end when it goes: a scope waits for its threads, also when the
+/// assertions in it fail.
+pub(crate) struct Ending<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A process in a VE's group; it ends with this, and by itself when this program was killed.
 pub(crate) struct Guest(Child);
+
+/// Processor time that a guest may use, in seconds.
+const GUEST_SECONDS: u64 = 120;
 
 /// Runs a shell's command in a VE's group.
 pub(crate) fn enter(ve: &VeGroup, command: &str) -> Guest {
@@ -207,7 +221,9 @@ pub(crate) fn enter(ve: &VeGroup, command: &str) -> Guest {
         .map(|path| format!("echo $$ > {}; ", path.display()))
         .collect();
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(moves + command).stdin(Stdio::null());
+    let limit = format!("ulimit -t {GUEST_SECONDS}; ");
+    shell.arg("-c").arg(limit + &moves + command);
+    shell.stdin(Stdio::null());
     Guest(shell.stdout(Stdio::null()).spawn().unwrap())
 }
 

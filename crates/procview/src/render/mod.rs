@@ -9,6 +9,7 @@ mod loadavg;
 mod meminfo;
 mod stat;
 mod swaps;
+mod vmstat;
 
 pub use cpuinfo::cpuinfo;
 pub use diskstats::diskstats;
@@ -16,6 +17,7 @@ pub use loadavg::loadavg;
 pub use meminfo::meminfo;
 pub use stat::stat;
 pub use swaps::swaps;
+pub use vmstat::vmstat;
 
 use std::time::Duration;
 
