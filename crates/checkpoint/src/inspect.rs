@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
+use procview::Place;
 use runtime::{DevEntry, DevKind};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
     statat,
 };
 use rustix::io::Errno;
-use ve::UidBase;
+use ve::{UidBase, VeId};
 
 /// Most that is kept of what a VE put into its `/dev`: usually five symbolic links. It travels in
 /// one message to the launcher.
@@ -91,6 +93,23 @@ pub(crate) fn console(init: u32) -> Result<String, Errno> {
         return Err(Errno::NOTTY);
     }
     Ok(format!("tty[{:x}:{:x}]", terminal.st_rdev, terminal.st_dev))
+}
+
+/// Which parts of the node's view the VE has over its own files, by their names in
+/// [`procview::PLACES`]. A VE may take them away.
+pub(crate) fn views(init: u32, id: VeId) -> io::Result<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{init}/mountinfo"))?;
+    let mounts = kernel::proc::parse_mounts(&text);
+    let is_bound = |place: &&Place| {
+        let part = Path::new("/").join(id.to_string()).join(place.name);
+        mounts.iter().any(|mount| {
+            mount.source == procview::mount::SOURCE
+                && mount.mount_point == Path::new(place.target)
+                && mount.root == part
+        })
+    };
+    let bound = procview::PLACES.iter().filter(is_bound);
+    Ok(bound.map(|place| place.name.to_owned()).collect())
 }
 
 /// What the VE put into its `/dev`, parents first.

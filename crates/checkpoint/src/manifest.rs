@@ -32,6 +32,10 @@ pub struct Manifest {
     pub processes: u64,
     /// What the VE had put into its own `/dev`.
     pub dev: Vec<DevEntry>,
+    /// Names of what it had of the node's view (`procview::PLACES`); none in checkpoints of versions
+    /// without one.
+    #[serde(default)]
+    pub views: Vec<String>,
     /// The VE's control groups, parents first; the first is the VE's own. CRIU knows only those
     /// with processes.
     pub groups: Vec<Group>,
@@ -120,6 +124,7 @@ mod tests {
             memory_bytes: 1 << 20,
             processes: 3,
             dev: Vec::new(),
+            views: Vec::new(),
             groups: Vec::new(),
         };
         manifest.write(folder.path()).unwrap();

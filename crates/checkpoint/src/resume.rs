@@ -129,6 +129,7 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
         console: manifest.console,
         addresses_before: manifest.addresses,
         dev: manifest.dev,
+        views: manifest.views,
         gate: gate.path().to_owned(),
     };
     let over = AtomicBool::new(false);

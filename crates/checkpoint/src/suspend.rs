@@ -9,9 +9,10 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use cgroup::{Controller, VeGroup};
+use procview::{PLACES, Place};
 use runtime::gate::GATE_VARIABLE;
 use runtime::protocol::Launched;
-use runtime::restore::{COMMON_OPTIONS, CONSOLE_NAME, DEV_NAME};
+use runtime::restore::{COMMON_OPTIONS, CONSOLE_NAME, DEV_NAME, view_name};
 use ve::VeId;
 
 use crate::criu::Criu;
@@ -240,7 +241,7 @@ fn attempt(
     let freeze = |source| SuspendError::Freeze { id, source };
     request.group.freeze(FREEZE_TIMEOUT).map_err(freeze)?;
     let begun = Instant::now();
-    let dumped = look(request, new).and_then(|console| dump(request, new, &console, watched));
+    let dumped = look(request, new).and_then(|left_out| dump(request, new, &left_out, watched));
     match dumped {
         Ok(()) => {
             let frozen = begun.elapsed();
@@ -259,7 +260,7 @@ fn attempt(
 }
 
 /// Notes what CRIU leaves out, of a VE that stands still.
-fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<String, SuspendError> {
+fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<Manifest, SuspendError> {
     // Again: somebody may have come while the directories were walked.
     check_strays(request)?;
     let id = request.id;
@@ -267,6 +268,7 @@ fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<String, SuspendError
     let init = request.init.pid;
     let console = inspect::console(init).map_err(|errno| at("console")(errno.into()))?;
     let dev = inspect::dev_entries(init, id.uid_base()).map_err(at("/dev"))?;
+    let views = inspect::views(init, id).map_err(at("mounts"))?;
     let groups = match request.group.unified_path() {
         Some(top) => groups::save(&top).map_err(at("control groups"))?,
         None => Vec::new(),
@@ -277,30 +279,31 @@ fn look(request: &SuspendRequest<'_>, new: &Path) -> Result<String, SuspendError
         version: VERSION,
         id: id.get(),
         criu: request.criu.version.clone(),
-        console: console.clone(),
+        console,
         addresses: request.addresses.to_vec(),
         memory_bytes: usage.memory_bytes.saturating_sub(usage.memory_cache_bytes),
         processes: usage.processes,
         dev,
+        views,
         groups,
     };
     let written = manifest.write(new);
     written.map_err(|source| write(request, source))?;
-    Ok(console)
+    Ok(manifest)
 }
 
 /// Lets CRIU write; on success the checkpoint is valid and the VE's init dead, or about to be.
 fn dump(
     request: &SuspendRequest<'_>,
     new: &Path,
-    console: &str,
+    left_out: &Manifest,
     watched: &[PathBuf],
 ) -> Result<(), SuspendError> {
     let gate = Gate::open(request.gate).map_err(|source| SuspendError::Write {
         folder: request.gate.to_owned(),
         source,
     })?;
-    let started = start(request, new, console, watched, gate.path());
+    let started = start(request, new, left_out, watched, gate.path());
     let mut criu = started.map_err(SuspendError::Run)?;
     let begun = Instant::now();
     let mut reported = begun;
@@ -367,7 +370,7 @@ fn complaint(request: &SuspendRequest<'_>, folders: &[&Path], status: ExitStatus
 fn start(
     request: &SuspendRequest<'_>,
     new: &Path,
-    console: &str,
+    left_out: &Manifest,
     watched: &[PathBuf],
     gate: &Path,
 ) -> io::Result<Child> {
@@ -380,7 +383,12 @@ fn start(
         .args(["--log-file", LOG, "-v1", "--root", "/"]);
     command.args(["--external", &format!("mnt[/dev]:{DEV_NAME}")]);
     command.args(["--external", &format!("mnt[/dev/console]:{CONSOLE_NAME}")]);
-    command.args(["--external", console]);
+    command.args(["--external", &left_out.console]);
+    let is_bound = |place: &&Place| left_out.views.iter().any(|name| name == place.name);
+    for place in PLACES.iter().filter(is_bound) {
+        let external = format!("mnt[{}]:{}", place.target, view_name(place.name));
+        command.args(["--external", &external]);
+    }
     if request.linked {
         let host_end = request.id.interface_name();
         command.args(["--external", &format!("veth[eth0]:{host_end}")]);

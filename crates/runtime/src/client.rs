@@ -5,7 +5,7 @@
 //! the launcher dies, every waiter gets [`CallError::Gone`] and [`Events`] ends; VEs live on, and
 //! a new launcher adopts them ([`Client::adopt`]).
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,7 +15,9 @@ use rustix::io::Errno;
 use ve::VeId;
 
 use crate::exchange::{CallError, Exchange, open_socket};
-use crate::protocol::{Answer, Call, CgroupShape, Event, FileWork, Launched, VERSION, VeStatus};
+use crate::protocol::{
+    Answer, Call, CgroupShape, Event, Failure, FailureKind, FileWork, Launched, VERSION, VeStatus,
+};
 use crate::restore::RestoreSpec;
 use crate::spec::{CgroupEntry, ExecSpec, ExecStreams, LaunchSpec, RootSpec, WindowSize};
 use crate::task::Task;
@@ -242,6 +244,22 @@ impl Client {
     /// Takes what an earlier daemon gave to [`Client::hold`], as it was at this connection.
     pub fn take_held(&mut self) -> Option<OwnedFd> {
         self.held.take()
+    }
+
+    /// Gives VEs that are started or woken from here on a view of their own: files of `/proc` and
+    /// `/sys` that tell their own numbers, served by the program `binary`. `first_id` is the node's.
+    /// A server that runs from another program is replaced, which nobody in a VE notices.
+    ///
+    /// # Errors
+    /// `Node` when the kernel has no FUSE or the program cannot be opened: VEs then start without.
+    pub fn view(&self, binary: &Path, first_id: VeId) -> Result<(), CallError> {
+        let program = crate::launcher::read_only_view(binary).map_err(|error| {
+            CallError::Failed(Failure {
+                kind: FailureKind::Node,
+                message: format!("cannot open {}: {error}", binary.display()),
+            })
+        })?;
+        self.done(Call::View { first_id }, &[program.as_fd()])
     }
 
     /// Says that the end of this init was written down, so that it is not told again.

@@ -11,7 +11,7 @@ use crate::restore::RestoreSpec;
 use crate::spec::{ExecSpec, LaunchSpec, RootSpec, WindowSize};
 
 /// Version of the protocol; both sides name it first and part when it differs.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,6 +93,11 @@ pub(crate) enum Call {
     },
     /// Descriptor: something that the daemon wants back after a restart (a lock), or nothing.
     Hold,
+    /// Descriptor: the program that serves the VEs' own `/proc`. `first_id` is that of the node.
+    View {
+        #[serde(with = "crate::wire::ve_number")]
+        first_id: VeId,
+    },
     /// Ends the launcher, if it holds no VE.
     Shutdown,
 }

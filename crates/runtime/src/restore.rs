@@ -15,6 +15,12 @@ use crate::spec::LaunchSpec;
 pub const DEV_NAME: &str = "vessel-dev";
 /// Name of the mount on `/dev/console` in a checkpoint (CRIU's `mnt[...]`).
 pub const CONSOLE_NAME: &str = "vessel-console";
+/// Name of a file of the VE's view in a checkpoint (CRIU's `mnt[...]`).
+#[must_use]
+pub fn view_name(name: &str) -> String {
+    format!("vessel-view-{name}")
+}
+
 /// CRIU's log of a restore, in the folder of the checkpoint.
 pub const RESTORE_LOG: &str = "restore.log";
 /// Variable that tells the plugin the VE's first user id: see the crate `criu-plugin`.
@@ -39,6 +45,8 @@ pub struct RestoreSpec {
     /// The socket at which CRIU's script asks before it lets the processes go on: see
     /// [`crate::gate`].
     pub gate: PathBuf,
+    /// Names of the files of its view (`procview::PLACES`) that it had bound over its own.
+    pub views: Vec<String>,
 }
 
 /// CRIU as a program.

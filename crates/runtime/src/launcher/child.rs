@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::clocks::Beginning;
 use super::report::{Report, await_go, tell};
 use super::step::{Step, failure};
-use super::{confine, facts, identity, inside};
+use super::{confine, covers, facts, identity, inside};
 use crate::protocol::{Failure, FailureKind};
 use crate::seccomp::Profile;
 use crate::spec::{InitKind, LaunchSpec};
@@ -27,9 +28,23 @@ const NOTIFY_PATH: &str = "/run/host/notify";
 /// Search path of process 1, as systemd's own default for a split and a merged `/usr`.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a first process finds when it is born.
+#[derive(Debug)]
+pub(super) struct Cradle<'a> {
+    /// Its end of the channel to the launcher.
+    pub(super) channel: BorrowedFd<'a>,
+    /// Files of the v1 groups that it is to enter.
+    pub(super) tasks: &'a [BorrowedFd<'a>],
+    /// The tree of all VEs' views; a node without FUSE has none.
+    pub(super) view: Option<BorrowedFd<'a>>,
+    /// When the VE's clocks begin.
+    pub(super) beginning: Beginning,
+}
+
 /// Runs as the VE's first process; returns only when the launch failed.
-pub(super) fn run(spec: &LaunchSpec, channel: BorrowedFd<'_>, tasks: &[BorrowedFd<'_>]) -> u8 {
-    let Err(failed) = become_init(spec, channel, tasks);
+pub(super) fn run(spec: &LaunchSpec, cradle: &Cradle<'_>) -> u8 {
+    let channel = cradle.channel;
+    let Err(failed) = become_init(spec, cradle);
     // If even this fails, the launcher sees the channel close without a word of execution.
     let _ = tell(channel, &Report::Failed(failed), &[]);
     1
@@ -37,13 +52,19 @@ pub(super) fn run(spec: &LaunchSpec, channel: BorrowedFd<'_>, tasks: &[BorrowedF
 
 fn become_init(
     spec: &LaunchSpec,
-    channel: BorrowedFd<'_>,
-    tasks: &[BorrowedFd<'_>],
+    cradle: &Cradle<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
+    let channel = cradle.channel;
     let mut kept = vec![channel];
-    kept.extend_from_slice(tasks);
+    kept.extend_from_slice(cradle.tasks);
+    kept.extend(cradle.view);
     kernel::execute::close_all_but(&kept).step("close the launcher's descriptors")?;
-    confine::enter_groups(tasks)?;
+    confine::enter_groups(cradle.tasks)?;
+    cradle.beginning.begin()?;
+    let covers = match cradle.view {
+        Some(tree) => covers::find(tree, spec.id)?,
+        None => Vec::new(),
+    };
     let given = await_go(channel)?;
     let [root, dev, console] = given.try_into().map_err(|_| {
         failure(
@@ -58,8 +79,9 @@ fn become_init(
     let own = inside::make_own(spec)?;
     confine::limit_namespaces(own.proc())?;
     inside::enter_root(root.as_fd())?;
-    inside::attach(&own, dev.as_fd(), console.as_fd(), spec.nesting)?;
+    inside::attach(&own, dev.as_fd(), console.as_fd())?;
     inside::fill_run(spec, &own)?;
+    covers::bind(&covers)?;
     configure_network(spec)?;
     facts::write(&spec.facts)?;
     if spec.kind == InitKind::Systemd {
@@ -68,7 +90,7 @@ fn become_init(
     } else if spec.facts.ssh_host_keys {
         facts::make_ssh_keys();
     }
-    drop(own);
+    drop((own, covers));
     execute(spec, channel)
 }
 

@@ -19,7 +19,7 @@ use super::requests::Groups;
 use super::state::State;
 use super::step::{Step, failure};
 use super::ves::TaskState;
-use super::{command, confine, identity};
+use super::{clocks, command, confine, identity};
 use crate::protocol::{Answer, Event, Failure, FailureKind, Message, VeState};
 use crate::seccomp::Profile;
 use crate::spec::ExecSpec;
@@ -339,13 +339,16 @@ fn open_door(
     kernel::execute::close_all_but(&all).step("close the launcher's descriptors")?;
     confine::enter_groups(tasks)?;
     identity::forgo_protection(std::process::id()).step("count when memory runs out")?;
-    let namespaces = ThreadNameSpaceType::USER
+    let mut namespaces = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::CONTROL_GROUP;
+    if clocks::available() {
+        namespaces |= ThreadNameSpaceType::TIME;
+    }
     move_into_thread_name_spaces(init, namespaces).step("enter the VE")?;
     identity::become_root().step("become the VE's root")?;
     let options = Options {

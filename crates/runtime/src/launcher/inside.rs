@@ -25,6 +25,11 @@ use crate::spec::LaunchSpec;
 const COVER_FILE: &str = "null";
 const COVER_DIRECTORY: &str = ".hidden";
 
+/// Where a VE that nests has a `/proc` and a `/sys` that nothing covers.
+const UNCOVERED: &str = ".uncovered";
+const UNCOVERED_PROC: &str = "dev/.uncovered/proc";
+const UNCOVERED_SYS: &str = "dev/.uncovered/sys";
+
 /// File systems that the VE's first process makes for itself, not attached yet.
 #[derive(Debug)]
 pub(super) struct Own {
@@ -35,6 +40,8 @@ pub(super) struct Own {
     shared_memory: OwnedFd,
     message_queues: OwnedFd,
     run: OwnedFd,
+    /// A second `/proc` and `/sys` for a VE that nests.
+    uncovered: Option<[OwnedFd; 2]>,
 }
 
 impl Own {
@@ -54,9 +61,16 @@ pub(super) fn make_own(spec: &LaunchSpec) -> Result<Own, Failure> {
     let read_only = strict | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let shm_size = spec.shm_bytes_max.to_string();
     let run_size = spec.run_bytes_max.to_string();
+    let proc = || make("proc", &[("source", "proc")], strict);
+    let sys = || make("sysfs", &[("source", "sysfs")], read_only);
+    let uncovered = match spec.nesting {
+        true => Some([proc()?, sys()?]),
+        false => None,
+    };
     Ok(Own {
-        proc: make("proc", &[("source", "proc")], strict)?,
-        sys: make("sysfs", &[("source", "sysfs")], read_only)?,
+        proc: proc()?,
+        sys: sys()?,
+        uncovered,
         groups: make("cgroup2", &[("source", "cgroup2")], strict)?,
         terminals: make(
             "devpts",
@@ -129,7 +143,6 @@ pub(super) fn attach(
     own: &Own,
     dev: BorrowedFd<'_>,
     console: BorrowedFd<'_>,
-    nesting: bool,
 ) -> Result<(), Failure> {
     for (mount, place) in [
         (own.proc.as_fd(), "proc"),
@@ -152,8 +165,17 @@ pub(super) fn attach(
     .step("find /dev/console")?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(console, "", &target, "", flags).step("attach the console")?;
-    // A container inside gets a /proc of its own only where nothing of this one is covered.
-    if nesting { Ok(()) } else { hide(dev) }
+    // A container inside gets a /proc and a /sys of its own only where the kernel finds ones that
+    // nothing covers: a VE that nests has a second of each.
+    match &own.uncovered {
+        Some([proc, sys]) => {
+            rustix::fs::mkdirat(dev, UNCOVERED, Mode::from_raw_mode(0o755))
+                .step("make a place for what nothing covers")?;
+            attach_at(proc.as_fd(), UNCOVERED_PROC)?;
+            attach_at(sys.as_fd(), UNCOVERED_SYS)
+        }
+        None => hide(dev),
+    }
 }
 
 /// Attaches a mount at a directory of the VE, which is made if it is missing.

@@ -22,6 +22,8 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use ve::{UidBase, VeId};
 
+use super::child::Cradle;
+use super::clocks::Beginning;
 use super::console::ConsoleState;
 use super::identity::as_ve_root;
 use super::poller::Source;
@@ -65,11 +67,17 @@ impl State {
             into_cgroup: groups.v2.as_ref().map(AsFd::as_fd),
             sibling: false,
         };
-        let child = as_ve_root(id.uid_base(), || {
-            spawn(&options, || child::run(&spec, theirs.as_fd(), &tasks))
-        })
-        .step("act as the VE's root")?
-        .step("make the VE's first process")?;
+        let view = self.view_tree();
+        let cradle = Cradle {
+            channel: theirs.as_fd(),
+            tasks: &tasks,
+            view: view.as_ref().map(AsFd::as_fd),
+            beginning: Beginning::now(),
+        };
+        let birth = || spawn(&options, || child::run(&spec, &cradle));
+        let child = as_ve_root(id.uid_base(), birth)
+            .step("act as the VE's root")?
+            .step("make the VE's first process")?;
         drop(theirs);
         let launching = Launching {
             channel: ours,
@@ -205,6 +213,7 @@ impl State {
             ending: None,
         };
         self.ves.insert(spec.id, ve);
+        self.begin_view(spec.id);
         Ok(())
     }
 

@@ -4,8 +4,10 @@
 //!   itself.
 //! - `launch`: a launch as seen by the launcher; `child`, `inside`, `facts`: as seen by the VE's
 //!   first process; `root`, `image`, `dev`: what is handed from the one to the other.
+//! - `clocks`: a VE's uptime, counted from its own start.
 //! - `exec`, `command`, `files`: work in a VE; `confine`, `identity`: the walls around it.
 //! - `restore`: waking a VE from disk, as seen by the launcher; `restorer`: by what becomes CRIU.
+//! - `view`: the VEs' own `/proc`, held by the launcher; `covers`: bound by a VE's first process.
 //! - `report`, `step`: how the launcher's processes tell it what happened.
 
 use std::fs::{File, OpenOptions};
@@ -25,9 +27,11 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use crate::client::socket_path;
 
 mod child;
+mod clocks;
 mod command;
 mod confine;
 mod console;
+mod covers;
 mod dev;
 mod exec;
 mod facts;
@@ -45,6 +49,7 @@ mod root;
 mod state;
 mod step;
 mod ves;
+mod view;
 mod watching;
 
 /// How long a new launcher may take until it listens.
@@ -170,7 +175,7 @@ fn listens(path: &Path, pid: u32) -> bool {
 }
 
 /// The program by a mount of its own that is read-only, whatever the file is elsewhere.
-fn read_only_view(binary: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn read_only_view(binary: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let view = rustix::mount::open_tree(rustix::fs::CWD, binary, flags)?;
     kernel::mount::make_read_only(&view)?;

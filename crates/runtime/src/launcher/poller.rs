@@ -34,6 +34,10 @@ pub(super) enum Source {
     TaskWorker(u64),
     /// A CRIU that wakes a VE ended.
     Restorer(u64),
+    /// The server of the VEs' view ended.
+    View,
+    /// It has something to tell.
+    ViewChannel,
 }
 
 /// Numbers fit in the rest of an event's 64 bits beside the kind.
@@ -54,6 +58,8 @@ impl Source {
             Self::TaskDoor(number) => (9, number),
             Self::TaskWorker(number) => (10, number),
             Self::Restorer(number) => (11, number),
+            Self::View => (12, 0),
+            Self::ViewChannel => (13, 0),
         };
         kind << KIND_SHIFT | number
     }
@@ -72,7 +78,9 @@ impl Source {
             8 => Self::TaskChannel(number),
             9 => Self::TaskDoor(number),
             10 => Self::TaskWorker(number),
-            _ => Self::Restorer(number),
+            11 => Self::Restorer(number),
+            12 => Self::View,
+            _ => Self::ViewChannel,
         }
     }
 }
@@ -171,6 +179,9 @@ mod tests {
             Source::TaskChannel(3),
             Source::TaskDoor(4),
             Source::TaskWorker(5),
+            Source::Restorer(6),
+            Source::View,
+            Source::ViewChannel,
         ];
         for source in sources {
             assert_eq!(Source::decode(source.encode()), source);

@@ -133,6 +133,7 @@ impl State {
                 return Ok(None);
             }
             Call::Hold => self.held = descriptors.pop(),
+            Call::View { first_id } => self.set_view(descriptors.pop(), first_id)?,
             Call::Shutdown => self.shut_down()?,
         }
         Ok(Some(Answer::Done))
@@ -226,6 +227,7 @@ impl State {
             ending: None,
         };
         self.ves.insert(id, ve);
+        self.begin_view(id);
         Ok(())
     }
 
@@ -244,6 +246,7 @@ impl State {
             let message = format!("the launcher holds VE {id} and cannot end: stop every VE first");
             return Err(failure(FailureKind::Busy, message));
         }
+        self.let_go_of_view();
         self.ended = true;
         Ok(())
     }

@@ -19,7 +19,7 @@
 //! A restore whose daemon dies ends by itself: CRIU finds nobody to ask, and fails.
 
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -91,12 +91,14 @@ impl State {
         let criu = spawn(&options, || restorer::run(&spec, theirs.as_fd()))
             .step("make a process for CRIU")?;
         drop(theirs);
-        let given = [
+        let view = self.view_tree();
+        let mut given = vec![
             root.mount.as_fd(),
             dev.as_fd(),
             console.mount.as_fd(),
             console.slave.as_fd(),
         ];
+        given.extend(view.as_ref().map(AsFd::as_fd));
         let handed = match &spec.launch.network {
             Some(network) => self.link(id, network, &criu, HostEnd::Down),
             None => Ok(()),
@@ -281,6 +283,7 @@ impl State {
             ending: None,
         };
         self.ves.insert(spec.id, ve);
+        self.begin_view(spec.id);
     }
 
     /// Refuses a VE that runs, ends or wakes already; forgets the told end of one that does not,
@@ -319,7 +322,8 @@ impl State {
         let woken: Vec<u32> = self.restores.values().filter_map(woken).collect();
         let known = |pid: u32| {
             let tasks = self.tasks.values();
-            self.ves.values().any(|ve| ve.init.pid == pid)
+            self.view_server() == Some(pid)
+                || self.ves.values().any(|ve| ve.init.pid == pid)
                 || self.restores.values().any(|r| r.criu.pid == pid)
                 || woken.contains(&pid)
                 || tasks.clone().any(|task| task.door.is_some())

@@ -20,7 +20,9 @@ use super::step::{Step, failure};
 use super::{child, confine};
 use crate::gate::GATE_VARIABLE;
 use crate::protocol::{Failure, FailureKind};
-use crate::restore::{CONSOLE_NAME, DEV_NAME, PLUGIN_VARIABLE, RESTORE_LOG, RestoreSpec};
+use crate::restore::{
+    CONSOLE_NAME, DEV_NAME, PLUGIN_VARIABLE, RESTORE_LOG, RestoreSpec, view_name,
+};
 
 /// Where CRIU writes the number of the woken init, in the folder of the checkpoint.
 pub(super) const PID_FILE: &str = "init.pid";
@@ -61,12 +63,19 @@ fn become_criu(
 ) -> Result<std::convert::Infallible, Failure> {
     kernel::execute::close_all_but(&[channel]).step("close the launcher's descriptors")?;
     let given = await_go(channel)?;
-    let [root, dev, console, terminal]: [OwnedFd; 4] = given.try_into().map_err(|_| {
-        failure(
-            FailureKind::Node,
-            "the launcher handed over the wrong number of mounts",
-        )
-    })?;
+    let mut given = given.into_iter();
+    let (Some(root), Some(dev), Some(console), Some(terminal)) =
+        (given.next(), given.next(), given.next(), given.next())
+    else {
+        let message = "the launcher handed over the wrong number of mounts";
+        return Err(failure(FailureKind::Node, message));
+    };
+    let view = given.next();
+    if view.is_none() && !spec.views.is_empty() {
+        let message =
+            "the VE had a view of its own and this node has none: `vessel doctor` tells why";
+        return Err(failure(FailureKind::Node, message));
+    }
     // CRIU tries out what the kernel can do with a connection to itself.
     network::inside::loopback_only().step("bring CRIU's loopback up")?;
     let used = [&spec.images, &spec.criu.script, &spec.gate];
@@ -79,7 +88,7 @@ fn become_criu(
         let message = format!("no directory for the VE's mounts: {tried} are missing, or used");
         failure(FailureKind::Node, message)
     })?;
-    let places = Places::attach(staging, &root, &dev, &console)?;
+    let places = Places::attach(staging, [&root, &dev, &console], view.as_ref())?;
     let null = open("/dev/null", OFlags::RDWR)?;
     let output = open(
         spec.images.join(OUTPUT),
@@ -111,21 +120,22 @@ struct Places {
     root: String,
     dev: String,
     console: String,
+    /// The tree of all VEs' views.
+    view: String,
 }
 
 impl Places {
     /// Attaches the mounts at a file system of this process's own.
     fn attach(
         staging: &Path,
-        root: &OwnedFd,
-        dev: &OwnedFd,
-        console: &OwnedFd,
+        [root, dev, console]: [&OwnedFd; 3],
+        view: Option<&OwnedFd>,
     ) -> Result<Self, Failure> {
         kernel::mount::make_all_private().step("cut off CRIU's mounts from the node's")?;
         let stage = stage().step("make a place for the VE's mounts")?;
         attach(&stage, staging)?;
         let place = |name: &str| staging.join(name);
-        for name in ["root", "dev"] {
+        for name in ["root", "dev", "view"] {
             rustix::fs::mkdir(place(name), Mode::from_raw_mode(0o755))
                 .step("make a place for the VE's mounts")?;
         }
@@ -133,11 +143,15 @@ impl Places {
         attach(root, &place("root"))?;
         attach(dev, &place("dev"))?;
         attach(console, &place("console"))?;
+        if let Some(view) = view {
+            attach(view, &place("view"))?;
+        }
         let text = |name: &str| place(name).to_string_lossy().into_owned();
         Ok(Self {
             root: text("root"),
             dev: text("dev"),
             console: text("console"),
+            view: text("view"),
         })
     }
 }
@@ -178,6 +192,11 @@ fn arguments(spec: &RestoreSpec, places: &Places, terminal: &OwnedFd) -> Vec<Str
         "--external",
         &format!("mnt[{CONSOLE_NAME}]:{}", places.console),
     ]);
+    let id = spec.launch.id;
+    for name in &spec.views {
+        let (inside, outside) = (view_name(name), format!("{}/{id}/{name}", places.view));
+        add(&["--external", &format!("mnt[{inside}]:{outside}")]);
+    }
     let terminal = terminal.as_raw_fd();
     add(&["--inherit-fd", &format!("fd[{terminal}]:{}", spec.console)]);
     if spec.launch.network.is_some() {

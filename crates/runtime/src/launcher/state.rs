@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use network::Netlink;
@@ -15,6 +15,7 @@ use super::poller::{Poller, Source};
 use super::restore::Restoring;
 use super::root::RootBuilder;
 use super::ves::{TaskState, Ve};
+use super::view::View;
 use crate::protocol::{Answer, Event, Failure, Message};
 use kernel::packet;
 
@@ -49,6 +50,10 @@ pub(super) struct State {
     pub(super) paused: BTreeMap<VeId, Instant>,
     /// What the daemon asked to keep for the next one.
     pub(super) held: Option<OwnedFd>,
+    /// The VEs' own `/proc`, once a daemon asked for it.
+    pub(super) view: Option<View>,
+    /// The node's root folder.
+    pub(super) root: PathBuf,
     pub(super) ended: bool,
     pub(super) next: u64,
 }
@@ -74,6 +79,8 @@ impl State {
             attachments: BTreeMap::new(),
             paused: BTreeMap::new(),
             held: None,
+            view: None,
+            root: root.to_owned(),
             ended: false,
             next: 0,
         }
@@ -135,6 +142,8 @@ impl State {
                     self.hear_restore(id);
                 }
             }
+            Source::View => self.reap_view(),
+            Source::ViewChannel => self.hear_view(),
             Source::TaskChannel(number) => self.hear_task(number),
             Source::TaskDoor(number) => self.reap_door(number),
             Source::TaskWorker(number) => self.reap_worker(number),
@@ -154,6 +163,7 @@ impl State {
             .chain(tasks)
             .chain(restores)
             .chain(self.paused.values().copied())
+            .chain(self.view_deadline())
             .min()
     }
 
@@ -203,6 +213,7 @@ impl State {
         for id in resumed {
             self.resume_console(id);
         }
+        self.handle_view_deadline(now);
     }
 
     fn accept(&mut self) {

@@ -61,6 +61,7 @@ impl State {
         ve.ending = Some(Ending { exit, deadline });
         // What the VE wrote last is still in the terminal.
         self.finish_console(id);
+        self.end_view(id);
         self.hear_launch(id);
         let watched = self.ves.get(&id).is_some_and(|ve| ve.root_watch.is_some());
         if !watched {
