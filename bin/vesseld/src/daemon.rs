@@ -315,6 +315,7 @@ impl Daemon {
     fn replace_launcher(&self, up: &Up) -> Result<Events> {
         let (client, events) = launcher::connect(&self.root)?;
         client.hold(up.host.groups.lock())?;
+        launcher::give_view(&client, up.host.config.first()?);
         up.host.launcher.replace(client);
         let records = up.engine.registry().ves()?;
         let known = records

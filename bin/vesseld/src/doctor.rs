@@ -1,6 +1,6 @@
 //! `vessel doctor`: what this host has, what it lacks, and how to get that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::latest::{Diagnosis, DoctorReport, DoctorRow};
 use kernel::probe::{Features, Need, Status};
@@ -13,7 +13,12 @@ pub(crate) fn report(root: &Path) -> DoctorReport {
     let features = Features::probe();
     let mut rows: Vec<_> = features.rows().iter().map(feature_row).collect();
     rows.extend(network_rows());
-    rows.push(launcher_row());
+    let launcher = crate::launcher::program();
+    let lost = "no VE can be started";
+    rows.push(program_row("launcher", &launcher, Diagnosis::Missing, lost));
+    let view = crate::launcher::view_program();
+    let lost = "`free`, `top` and `uptime` in VEs show the machine's numbers";
+    rows.push(program_row("view", &view, Diagnosis::Warning, lost));
     rows.push(node_row(root));
     DoctorReport { rows }
 }
@@ -67,22 +72,28 @@ fn network_rows() -> Vec<DoctorRow> {
         .collect()
 }
 
-fn launcher_row() -> DoctorRow {
-    let program = crate::launcher::program();
-    let found = program.as_ref().is_ok_and(|program| program.is_file());
+/// A program that must lie beside the daemon; `lost` says what is lost without.
+fn program_row(
+    check: &str,
+    program: &anyhow::Result<PathBuf>,
+    diagnosis: Diagnosis,
+    lost: &str,
+) -> DoctorRow {
+    let there = program.as_ref().is_ok_and(|program| program.is_file());
+    let name = program
+        .as_ref()
+        .ok()
+        .and_then(|program| program.file_name());
+    let name = name.unwrap_or_default().display();
     DoctorRow {
-        check: "launcher".to_owned(),
-        diagnosis: if found {
-            Diagnosis::Ok
-        } else {
-            Diagnosis::Missing
+        check: check.to_owned(),
+        diagnosis: if there { Diagnosis::Ok } else { diagnosis },
+        found: match program {
+            Ok(program) if there => program.display().to_string(),
+            Ok(program) => format!("{} is not there; {lost}", program.display()),
+            Err(error) => format!("{error}; {lost}"),
         },
-        found: match &program {
-            Ok(program) if found => program.display().to_string(),
-            Ok(program) => format!("{} is not there", program.display()),
-            Err(error) => error.to_string(),
-        },
-        remedy: (!found).then(|| "install `vessel-launcher` beside `vesseld`".to_owned()),
+        remedy: (!there).then(|| format!("install `{name}` beside `vesseld`")),
     }
 }
 

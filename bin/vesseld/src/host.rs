@@ -77,6 +77,7 @@ impl Host {
         let groups = NodeGroup::open(&layout, config.first()?, client.take_held())?;
         // Held there, too, the numbers stay this node's while no daemon runs.
         client.hold(groups.lock())?;
+        crate::launcher::give_view(&client, config.first()?);
         let pool = Pool::open(
             &pool_source(root, &config.pool),
             &pool_mount(root),

@@ -32,8 +32,26 @@ pub(crate) enum News {
 
 /// The program that launches: it lies beside the daemon.
 pub(crate) fn program() -> Result<PathBuf> {
+    beside("vessel-launcher")
+}
+
+/// The program that serves the VEs' own `/proc`: it lies there, too.
+pub(crate) fn view_program() -> Result<PathBuf> {
+    beside("vessel-procview")
+}
+
+fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot tell where vesseld itself is")?;
-    Ok(own.with_file_name("vessel-launcher"))
+    Ok(own.with_file_name(name))
+}
+
+/// Lets the launcher give VEs a view of their own. Without one they start all the same, and see the
+/// machine's numbers.
+pub(crate) fn give_view(client: &Client, first_id: VeId) {
+    let given = view_program().and_then(|program| Ok(client.view(&program, first_id)?));
+    if let Err(error) = given {
+        tracing::warn!("VEs see the machine's numbers in /proc: {error:#}; see `vessel doctor`");
+    }
 }
 
 /// Connects to the launcher of the node at `root`, starting one if none runs.
