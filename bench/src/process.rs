@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// How long something that takes milliseconds may take on a machine that is busy otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Nanoseconds on the clock that the trivial init reads.
+/// Nanoseconds on the host's clock that never jumps.
 pub(crate) fn now_ns() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
@@ -24,6 +24,19 @@ pub(crate) fn milliseconds(from: i64, to: i64) -> f64 {
     nanoseconds / 1e6
 }
 
+/// What a reading of that clock by a process is on the host's: containers may have clocks of their
+/// own (time_namespaces(7)).
+pub(crate) fn on_host_ns(pid: u32, reading: i64) -> i64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/timens_offsets")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("monotonic "));
+    let mut words = line.unwrap_or_default().split_whitespace();
+    let mut number = || words.next().and_then(|word| word.parse::<i64>().ok());
+    let ahead = number().unwrap_or(0) * 1_000_000_000 + number().unwrap_or(0);
+    reading - ahead
+}
+
 /// When a trivial init executed its first instruction, on the same clock.
 pub(crate) fn first_instruction_ns(pid: u32) -> Result<i64> {
     let path = format!("/proc/{pid}/comm");
@@ -31,7 +44,7 @@ pub(crate) fn first_instruction_ns(pid: u32) -> Result<i64> {
     loop {
         let name = fs::read_to_string(&path).context("the init is gone")?;
         if let Some(time) = stamp(name.trim_end()) {
-            return Ok(time);
+            return Ok(on_host_ns(pid, time));
         }
         if Instant::now() > deadline {
             bail!("the init `{}` left no time", name.trim_end());
