@@ -47,6 +47,7 @@ const SUITES: &[Suite] = &[
     suite("vessel-launcher", "template", &[]),
     suite("vessel-launcher", "distribution", &[]),
     suite("vessel-launcher", "checkpoint", &[]),
+    suite("vessel-procview", "server", &[]),
 ];
 
 /// All system tests, but for these.
