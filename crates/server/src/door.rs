@@ -18,12 +18,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
+use crate::accepting;
 use crate::answer::Refusal;
-use crate::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, SESSIONS_MAX,
-};
+use crate::limits::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, SESSIONS_MAX};
 use crate::node::{Node, Peer};
 use crate::routes;
 
@@ -133,33 +131,9 @@ pub async fn serve(
         closing: closing.clone(),
         sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
     });
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (permit, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let work = connection(stream, router.clone(), closing.clone());
-                    connections.spawn(async move {
-                        work.await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no connection could be taken");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    let answer = |stream| connection(stream, router.clone(), closing.clone());
+    let mut connections = accepting::until(shutdown, CONNECTIONS_MAX, accept, answer).await;
     drop(listener);
     close.send_replace(true);
     let drained = async { while connections.join_next().await.is_some() {} };

@@ -12,6 +12,7 @@
 //! refusal is an `ApiError` with the status of its code. All limits are named in [`limits`].
 #![forbid(unsafe_code)]
 
+mod accepting;
 mod alerts;
 mod answer;
 mod body;

@@ -5,15 +5,14 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
+use crate::accepting;
 use crate::door::{Closing, Door, talk};
-use crate::limits::{ACCEPT_PAUSE, METRICS_CONNECTIONS_MAX};
+use crate::limits::METRICS_CONNECTIONS_MAX;
 use crate::node::Node;
 use crate::routes;
 
@@ -49,33 +48,9 @@ pub async fn serve_metrics(
         closing: closing.clone(),
         sessions: Arc::new(Semaphore::new(0)),
     });
-    let permits = Arc::new(Semaphore::new(METRICS_CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (permit, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let work = talk(stream, router.clone(), closing.clone());
-                    connections.spawn(async move {
-                        work.await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no connection for metrics could be taken");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    let answer = |stream| talk(stream, router.clone(), closing.clone());
+    let mut connections = accepting::until(shutdown, METRICS_CONNECTIONS_MAX, accept, answer).await;
     close.send_replace(true);
     // A scrape that was begun is cut off: the next one finds what it wanted.
     connections.shutdown().await;
