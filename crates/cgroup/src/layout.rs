@@ -129,6 +129,9 @@ pub struct Unified {
     /// Whether this process must leave `base` for a child of it first, as cgroup2 wants groups with
     /// controllers below them to have no processes.
     pub must_move: bool,
+    /// Whether protection of memory reaches groups below the one that has it (the mount option
+    /// `memory_recursiveprot`).
+    pub protects_below: bool,
     /// The controllers that `base` can give to groups below it.
     pub controllers: Vec<String>,
 }
@@ -186,7 +189,11 @@ impl Layout {
                         });
                     }
                 }
-                "cgroup2" if unified.is_none() => unified = Some(mount.mount_point.clone()),
+                "cgroup2" if unified.is_none() => {
+                    let mut options = mount.super_options.split(',');
+                    let protects_below = options.any(|option| option == "memory_recursiveprot");
+                    unified = Some((mount.mount_point.clone(), protects_below));
+                }
                 _ => {}
             }
         }
@@ -194,7 +201,7 @@ impl Layout {
             return Err(DetectError::NoneMounted);
         }
         let unified = unified
-            .map(|mount_point| self::unified(mount_point, own_groups, is_delegated))
+            .map(|mounted| self::unified(mounted, own_groups, is_delegated))
             .transpose()?;
         Ok(Self {
             hierarchies,
@@ -293,7 +300,7 @@ fn hierarchy(mount: &MountInfo) -> Option<Vec<String>> {
 }
 
 fn unified(
-    mount_point: PathBuf,
+    (mount_point, protects_below): (PathBuf, bool),
     own_groups: &str,
     is_delegated: impl Fn(&Path) -> bool,
 ) -> Result<Unified, DetectError> {
@@ -323,6 +330,7 @@ fn unified(
         base,
         delegated,
         must_move,
+        protects_below,
         controllers,
     })
 }

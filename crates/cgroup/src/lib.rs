@@ -35,6 +35,7 @@ mod process;
 mod processes;
 mod reader;
 mod remove;
+mod together;
 mod usage;
 mod wait;
 
@@ -52,4 +53,5 @@ pub use node::NodeGroup;
 pub use processes::processes_default;
 pub use reader::{NodeReader, Reading};
 pub use remove::BUSY_TIMEOUT;
+pub use together::Protection;
 pub use usage::Usage;

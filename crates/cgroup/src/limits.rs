@@ -17,6 +17,7 @@ use crate::layout::Controller;
 use crate::processes::processes_default;
 
 pub(crate) use cpu::shares;
+pub(crate) use memory::{V1_USAGE, bound};
 
 /// The limits of a VE. `None` is "as much as there is".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Limits {
     pub cpu_weight: Option<u32>,
     /// Processors that may be used; empty is all.
     pub cpu_set: Vec<u32>,
+    /// Memory that is not taken from the VE when others want it; see [`crate::Protection`].
+    pub memory_guarantee_bytes: Option<u64>,
     /// Memory, page cache included.
     pub memory_limit_bytes: Option<u64>,
     /// Swap beyond the memory.
@@ -50,6 +53,8 @@ pub enum LimitKey {
     CpuShare,
     /// [`Limits::cpu_set`].
     CpuSet,
+    /// [`Limits::memory_guarantee_bytes`].
+    MemoryGuarantee,
     /// [`Limits::memory_limit_bytes`].
     Memory,
     /// [`Limits::swap_limit_bytes`].
@@ -107,6 +112,7 @@ impl fmt::Display for LimitKey {
             Self::CpuBurst => "cpu.burst",
             Self::CpuShare => "cpu.share",
             Self::CpuSet => "cpu.set",
+            Self::MemoryGuarantee => "memory.guarantee",
             Self::Memory => "memory.limit",
             Self::Swap => "memory.swap",
             Self::Processes => "processes.limit",
@@ -137,6 +143,10 @@ impl VeGroup {
             ),
             (LimitKey::CpuShare, self.apply_cpu_weight(limits.cpu_weight)),
             (LimitKey::CpuSet, self.apply_cpu_set(&limits.cpu_set)),
+            (
+                LimitKey::MemoryGuarantee,
+                self.apply_memory_guarantee(limits.memory_guarantee_bytes),
+            ),
             (LimitKey::Memory, self.apply_memory(limits)),
             (
                 LimitKey::Processes,

@@ -107,6 +107,10 @@ impl NodeGroup {
         self.inner.lock.as_fd()
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// What this host has.
     #[must_use]
     pub fn layout(&self) -> &Layout {

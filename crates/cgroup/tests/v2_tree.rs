@@ -140,6 +140,7 @@ mod tests {
         put("cpu.max.burst", "0");
         put("cpu.weight", "100");
         put("pids.max", "max");
+        put("memory.min", "0");
         put("memory.max", "max");
         put("memory.swap.max", "max");
         put("memory.reclaim", "");
@@ -152,6 +153,7 @@ mod tests {
             cpu_burst_millicores: Some(250),
             cpu_weight: Some(300),
             cpu_set: vec![0, 1, 5],
+            memory_guarantee_bytes: Some(6_000_000),
             memory_limit_bytes: Some(10_000_000),
             swap_limit_bytes: Some(7),
             processes_limit: Some(9),
@@ -162,6 +164,7 @@ mod tests {
         assert_eq!(get("cpu.max.burst"), "25000");
         assert_eq!(get("cpu.weight"), "300");
         assert_eq!(get("cpuset.cpus"), "0,1,5");
+        assert_eq!(get("memory.min"), "6000000");
         assert_eq!(get("memory.max"), "10000000");
         assert_eq!(get("memory.swap.max"), "7");
         assert_eq!(get("memory.reclaim"), "", "nothing to take back");
@@ -182,7 +185,15 @@ mod tests {
             "10000000",
             "a refused limit stays as it was"
         );
+    }
 
+    #[test]
+    fn usage_as_cgroup2_writes_it() {
+        let tree = Tree::new(".");
+        let put = |name: &str, text: &str| tree.put(&format!("vessel-100/101/{name}"), text);
+        put("memory.current", "5000000\n");
+        let node = NodeGroup::open(&tree.layout("0::/\n", "nowhere"), id(100), None).unwrap();
+        let group = node.ve(id(101));
         put(
             "cpu.stat",
             "usage_usec 10\nuser_usec 6\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\n",

@@ -1,9 +1,11 @@
 //! Memory and swap.
 
+use std::path::Path;
+
 use rustix::io::Errno;
 
 use super::{Limits, Refusal, unlimited_or_unsupported};
-use crate::error::UsageError;
+use crate::error::{FileError, UsageError};
 use crate::files::Directory;
 use crate::group::VeGroup;
 use crate::layout::{Controller, Home};
@@ -11,7 +13,7 @@ use crate::layout::{Controller, Home};
 /// How often memory is taken back before a lower limit is refused. The kernel stops early when
 /// it makes no progress, so that few rounds are enough.
 const RECLAIM_ROUNDS: u32 = 8;
-const V1_USAGE: &str = "memory.usage_in_bytes";
+pub(crate) const V1_USAGE: &str = "memory.usage_in_bytes";
 const V1_LIMIT: &str = "memory.limit_in_bytes";
 const V1_LIMIT_WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 
@@ -38,48 +40,61 @@ impl VeGroup {
         }
     }
 
-    pub(super) fn apply_memory(&self, limits: &Limits) -> Result<(), Refusal> {
+    /// Bounds the VE's memory for a while below its limit, or takes that back: nothing of swap, nothing
+    /// for ever.
+    ///
+    /// # Errors
+    /// [`Refusal::MemoryInUse`] when the kernel cannot take so much back; it is as before then.
+    pub fn cap_memory(&self, bytes: Option<u64>) -> Result<(), Refusal> {
         match self.inner.directory(Controller::Memory) {
-            Some((directory, Home::V1(_))) => self.apply_memory_v1(directory, limits),
-            Some((directory, Home::V2)) => {
-                self.apply_memory_v2(directory, limits.memory_limit_bytes)
-            }
-            None => {
-                let unlimited = limits.memory_limit_bytes.is_none();
-                unlimited_or_unsupported(unlimited, Controller::Memory)
-            }
+            Some((directory, home)) => bound(directory, home, &self.below, bytes),
+            None => Ok(()),
         }
+    }
+
+    /// On cgroup2 the kernel itself keeps it from being taken back. v1 knows only which groups to begin
+    /// with: those above their soft limit, most above first, so every VE has one.
+    pub(super) fn apply_memory_guarantee(&self, bytes: Option<u64>) -> Result<(), Refusal> {
+        let Some((directory, home)) = self.inner.directory(Controller::Memory) else {
+            return unlimited_or_unsupported(bytes.is_none(), Controller::Memory);
+        };
+        let name = if home == Home::V2 {
+            "memory.min"
+        } else {
+            "memory.soft_limit_in_bytes"
+        };
+        let file = self.file(name);
+        // Kernels from 6.13 on can be built without the soft limit of v1 (`CONFIG_MEMCG_V1`'s parts).
+        if home != Home::V2 && !directory.has(&file) {
+            return Ok(());
+        }
+        Ok(directory.write(&file, &bytes.unwrap_or(0).to_string())?)
+    }
+
+    pub(super) fn apply_memory(&self, limits: &Limits) -> Result<(), Refusal> {
+        let bytes = limits.memory_limit_bytes;
+        let Some((directory, home)) = self.inner.directory(Controller::Memory) else {
+            return unlimited_or_unsupported(bytes.is_none(), Controller::Memory);
+        };
+        if home != Home::V2 && directory.has(&self.file(V1_LIMIT_WITH_SWAP)) {
+            self.make_room_for_swap_v1(directory, limits)?;
+        }
+        bound(directory, home, &self.below, bytes)
     }
 
     /// v1 limits memory, and memory with swap together, and never lets the first exceed the second:
-    /// so the order depends on the direction. The kernel takes memory back itself and refuses with
-    /// `EBUSY` when that is not enough.
-    pub(super) fn apply_memory_v1(
-        &self,
-        directory: &Directory,
-        limits: &Limits,
-    ) -> Result<(), Refusal> {
-        let unlimited = |limit: Option<u64>| limit.map_or_else(|| "-1".into(), |l| l.to_string());
-        let memory = unlimited(limits.memory_limit_bytes);
-        let write_memory = || match directory.write(&self.file(V1_LIMIT), &memory) {
-            Err(error) if error.is(Errno::BUSY) => Err(Refusal::MemoryInUse {
-                in_use_bytes: self.number(directory, V1_USAGE)?,
-                limit_bytes: limits.memory_limit_bytes.unwrap_or(u64::MAX),
-            }),
-            other => other.map_err(Refusal::from),
-        };
-        if !directory.has(&self.file(V1_LIMIT_WITH_SWAP)) {
-            return write_memory();
-        }
+    /// so the order depends on the direction. Here the second goes up, if it has to.
+    fn make_room_for_swap_v1(&self, directory: &Directory, limits: &Limits) -> Result<(), Refusal> {
         let with_swap = with_swap(limits);
         let now = self.number(directory, V1_LIMIT_WITH_SWAP)?;
         if with_swap.is_none_or(|with_swap| with_swap >= now) {
-            directory.write(&self.file(V1_LIMIT_WITH_SWAP), &unlimited(with_swap))?;
+            let value = with_swap.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+            directory.write(&self.file(V1_LIMIT_WITH_SWAP), &value)?;
         }
-        write_memory()
+        Ok(())
     }
 
-    /// On v1 the rest of [`VeGroup::apply_memory_v1`]: the other direction.
+    /// On v1 the rest of [`VeGroup::apply_memory`]: memory with swap goes down, if it has to.
     pub(super) fn apply_swap(&self, limits: &Limits) -> Result<(), Refusal> {
         let limit = limits.swap_limit_bytes;
         let Some((directory, home)) = self.inner.directory(Controller::Memory) else {
@@ -117,39 +132,56 @@ impl VeGroup {
             }),
         }
     }
+}
 
-    /// cgroup2 takes any limit at once and kills for what is above it, so the memory is taken back
-    /// beforehand. `memory.high` is not used: it slows a VE down without bound, where a server should
-    /// swap or lose one process.
-    pub(super) fn apply_memory_v2(
-        &self,
-        directory: &Directory,
-        limit: Option<u64>,
-    ) -> Result<(), Refusal> {
-        let file = self.file("memory.max");
-        let Some(limit_bytes) = limit else {
-            return Ok(directory.write(&file, "max")?);
+/// Bounds the memory of a group below `directory`, after taking back what is above.
+///
+/// v1 takes it back by itself, and refuses with `EBUSY` when that is not enough. cgroup2 takes any limit at
+/// once and kills for what is above it, so it is taken back beforehand. `memory.high` is not used: it
+/// slows a VE down without bound, where a server should swap or lose one process.
+pub(crate) fn bound(
+    directory: &Directory,
+    home: Home,
+    below: &Path,
+    bytes: Option<u64>,
+) -> Result<(), Refusal> {
+    let number = |name: &str| -> Result<u64, FileError> {
+        let text = directory.read(&below.join(name))?;
+        Ok(text.trim().parse().unwrap_or(u64::MAX))
+    };
+    if home != Home::V2 {
+        let value = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+        return match directory.write(&below.join(V1_LIMIT), &value) {
+            Err(error) if error.is(Errno::BUSY) => Err(Refusal::MemoryInUse {
+                in_use_bytes: number(V1_USAGE)?,
+                limit_bytes: bytes.unwrap_or(u64::MAX),
+            }),
+            other => Ok(other?),
         };
-        for _ in 0..RECLAIM_ROUNDS {
-            let in_use = self.number(directory, "memory.current")?;
-            let Some(excess) = in_use.checked_sub(limit_bytes).filter(|excess| *excess > 0) else {
-                break;
-            };
-            match directory.write(&self.file("memory.reclaim"), &excess.to_string()) {
-                // Not all of it could be had; the next look says how much there is left.
-                Err(error) if error.is(Errno::AGAIN) => {}
-                other => other?,
-            }
-        }
-        let in_use_bytes = self.number(directory, "memory.current")?;
-        if in_use_bytes > limit_bytes {
-            return Err(Refusal::MemoryInUse {
-                in_use_bytes,
-                limit_bytes,
-            });
-        }
-        Ok(directory.write(&file, &limit_bytes.to_string())?)
     }
+    let file = below.join("memory.max");
+    let Some(limit_bytes) = bytes else {
+        return Ok(directory.write(&file, "max")?);
+    };
+    for _ in 0..RECLAIM_ROUNDS {
+        let in_use = number("memory.current")?;
+        let Some(excess) = in_use.checked_sub(limit_bytes).filter(|excess| *excess > 0) else {
+            break;
+        };
+        match directory.write(&below.join("memory.reclaim"), &excess.to_string()) {
+            // Not all of it could be had; the next look says how much there is left.
+            Err(error) if error.is(Errno::AGAIN) => {}
+            other => other?,
+        }
+    }
+    let in_use_bytes = number("memory.current")?;
+    if in_use_bytes > limit_bytes {
+        return Err(Refusal::MemoryInUse {
+            in_use_bytes,
+            limit_bytes,
+        });
+    }
+    Ok(directory.write(&file, &limit_bytes.to_string())?)
 }
 
 /// Memory and swap together, as v1 limits them.
