@@ -19,6 +19,7 @@ use ve::VeId;
 use crate::alerts::Alerts;
 use crate::config::{Choices, Config};
 use crate::convert;
+use crate::guard::{self, Guard};
 use crate::host::{self, Host};
 use crate::launcher::{self, News};
 use crate::mechanisms::NodeMechanisms;
@@ -253,6 +254,12 @@ impl Daemon {
         for finding in findings {
             tracing::info!("recovery: {finding}");
         }
+        up.adopt_running();
+        let guarded = Arc::clone(self);
+        let guard = Arc::clone(&up.host.guard);
+        std::thread::Builder::new()
+            .name("memory".to_owned())
+            .spawn(move || guarded.guard_memory(&guard))?;
         let watched = Arc::clone(self);
         std::thread::Builder::new()
             .name("network".to_owned())
@@ -311,6 +318,16 @@ impl Daemon {
         }
     }
 
+    /// Keeps the memory of VEs as it was promised. Ends with the daemon or the node.
+    fn guard_memory(&self, guard: &Arc<Guard>) {
+        guard::hurry();
+        while let Some(up) = self.up_if_prepared() {
+            let longest = guard.look(&up.host.groups);
+            drop(up);
+            guard.wait(longest);
+        }
+    }
+
     /// Starts another launcher, hands it the VEs that run, and settles those that ended between.
     fn replace_launcher(&self, up: &Up) -> Result<Events> {
         let (client, events) = launcher::connect(&self.root)?;
@@ -333,6 +350,17 @@ impl Daemon {
             }
         }
         Ok(events)
+    }
+}
+
+impl Up {
+    /// Guards the memory of VEs that an earlier daemon started.
+    fn adopt_running(&self) {
+        for (id, holding) in self.engine.holdings() {
+            if holding.runs {
+                self.host.guard.adopt(id, &holding.limits);
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use template::Catalogue;
 use ve::VeId;
 
 use crate::config::{Config, PoolConfig};
+use crate::guard::Guard;
 use crate::launcher::Launcher;
 use crate::metering::{self, Metering};
 
@@ -29,6 +30,7 @@ pub(crate) struct Host {
     pub(crate) pool: Pool,
     pub(crate) catalogue: Catalogue,
     pub(crate) groups: NodeGroup,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) boot_id: String,
     pub(crate) metering: Metering,
@@ -99,6 +101,7 @@ impl Host {
             pool,
             catalogue,
             groups,
+            guard: Arc::new(Guard::new().context("no descriptor is left")?),
             launcher: Launcher::new(client),
             boot_id,
             metering,

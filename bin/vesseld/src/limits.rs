@@ -1,10 +1,12 @@
 //! Limits of VEs, put where they hold: control groups, pool, network; and which of them this host can
 //! hold at all.
 
+use cgroup::Protection;
 use engine::{Division, FailureKind, Fault, Support};
 use policy::InUse;
 use ve::{Bytes, Key, Limits, VeId};
 
+use crate::guard;
 use crate::host::Host;
 use crate::mechanisms::pool_fault;
 
@@ -12,9 +14,16 @@ impl Host {
     /// Whether this host can do what a key asks for.
     pub(crate) fn support(&self, key: Key) -> Support {
         match key {
-            Key::MemoryGuarantee
-            | Key::MemoryBurst
-            | Key::FilesLimit
+            Key::MemoryGuarantee => match self.groups.memory_protection() {
+                Protection::Kernel => Support::Full,
+                Protection::KernelExcept(what) => Support::Partly(what),
+                Protection::Nobody => Support::Partly(
+                    "cgroup v1 protects no memory: the node holds the other VEs back while its daemon runs"
+                        .to_owned(),
+                ),
+                Protection::Missing => missing_controller("memory"),
+            },
+            Key::FilesLimit
             | Key::IoShare
             | Key::IoReadLimit
             | Key::IoWriteLimit
@@ -29,7 +38,16 @@ impl Host {
 
     /// Gives each VE its part of the node.
     pub(crate) fn divide(&self, division: &Division) -> Result<(), Fault> {
-        let mut first = Ok(());
+        let for_ves = division.memory_for_ves.get();
+        let guaranteed = division.memory_guaranteed.get();
+        let divided = self.guard.divide(&self.groups, for_ves, guaranteed);
+        let mut first = divided.map_err(|refusal| {
+            Fault::new(format!(
+                "memory.reserve: {}",
+                Fault::from_error(&refusal).message
+            ))
+            .of_kind(FailureKind::Resources)
+        });
         for (id, weight) in &division.cpu_weights {
             match self.groups.ve(*id).set_cpu_weight(*weight) {
                 // It ended meanwhile.
@@ -74,15 +92,27 @@ impl Host {
         let limited = self.pool.private_limit_set(id, disk);
         limited.map_err(|error| pool_fault(&error))?;
         if running {
-            apply(&self.groups.ve(id), limits)
+            self.group_limits_apply(id, limits)
         } else {
             Ok(())
         }
     }
+
+    /// Puts limits on the processes of a VE.
+    pub(crate) fn group_limits_apply(&self, id: VeId, limits: &Limits) -> Result<(), Fault> {
+        let group = self.groups.ve(id);
+        self.guard.apply(id, limits, || apply(&group, limits))
+    }
 }
 
-/// Puts limits on the processes of a VE.
-pub(crate) fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
+fn missing_controller(name: &str) -> Support {
+    Support::None(format!(
+        "the controller `{name}` is not there; it may be switched off by `cgroup_disable={name}` on the \
+         kernel's command line"
+    ))
+}
+
+fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
     let applied = group.apply(&cgroup::Limits {
         cpu_limit_millicores: limits.cpu.map(ve::Cores::thousandths),
         cpu_burst_millicores: limits.cpu_burst.map(ve::Cores::thousandths),
@@ -96,7 +126,9 @@ pub(crate) fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Faul
             .as_ref()
             .map(|set| set.processors().to_vec())
             .unwrap_or_default(),
-        memory_limit_bytes: limits.memory.map(Bytes::get),
+        memory_guarantee_bytes: limits.memory_guarantee.map(Bytes::get),
+        // While memory is short, the guard ends the burst.
+        memory_limit_bytes: guard::most(limits),
         swap_limit_bytes: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes,
     });

@@ -78,12 +78,9 @@ impl Mechanisms for NodeMechanisms {
     }
 
     fn groups_create(&self, spec: &Spec) -> Result<(), Fault> {
-        let group = self
-            .0
-            .groups
-            .create(spec.id)
-            .map_err(|error| fault(&error))?;
-        crate::limits::apply(&group, &spec.limits)
+        let host = &self.0;
+        host.groups.create(spec.id).map_err(|error| fault(&error))?;
+        host.group_limits_apply(spec.id, &spec.limits)
     }
 
     fn launch(&self, record: &VeRecord) -> Result<Running, Fault> {
@@ -167,6 +164,7 @@ impl Mechanisms for NodeMechanisms {
         self.0.metering.group_ends(&self.0.groups, id);
         self.0.groups.remove(id).map_err(|error| fault(&error))?;
         self.0.metering.group_ended(id);
+        self.0.guard.forget(id);
         let mut netlink = self.0.netlink();
         let gone = network::link::wait_gone(&mut netlink, id, LINK_TIMEOUT);
         if !gone.map_err(|error| fault(&error))? {

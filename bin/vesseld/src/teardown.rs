@@ -126,6 +126,7 @@ fn stop_all(up: &Up, manner: StopManner) -> Result<Option<String>, ApiError> {
 /// Gives back everything of the node but its files: launcher, network, groups, pool.
 fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     daemon.take_down();
+    up.host.guard.wake();
     // Its end is also that of the thread that hears it.
     end_launcher(&up.host)?;
     let Up { host, engine, .. } = sole(up)?;

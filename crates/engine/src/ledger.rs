@@ -13,7 +13,7 @@ use ve::{Bytes, Limits, NodeResources, VeId};
 use crate::error::Failure;
 use crate::inner::Inner;
 use crate::lanes::Engine;
-use crate::mechanisms::Division;
+use crate::mechanisms::{Division, Fault};
 
 /// What VEs hold.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl Inner {
             Outcome::Forget(id) => ledger.forget(id),
             Outcome::Unchanged => return,
         }
-        self.divide(&mut ledger);
+        self.divide_or_tell(&mut ledger);
     }
 
     /// Takes note of all records, and divides the node among those that run.
@@ -158,19 +158,24 @@ impl Inner {
             .iter()
             .filter(|record| record.stage != Stage::Creating);
         there.for_each(|record| ledger.note(record));
-        self.divide(&mut ledger);
+        self.divide_or_tell(&mut ledger);
     }
 
     /// With the ledger locked: an older division must not be given after a newer one.
-    fn divide(&self, ledger: &mut Ledger) {
+    fn divide(&self, ledger: &mut Ledger) -> Result<(), Fault> {
         let division = ledger.division();
-        if let Err(fault) = self.parts.mechanisms.divide(&division) {
-            // Whoever asked did get what they asked for; the rest is given with the next division.
-            tracing::error!(
-                "the node is not divided as its VEs are promised: {}",
-                fault.message
-            );
+        let given = self.parts.mechanisms.divide(&division);
+        if given.is_err() {
             ledger.weights.clear();
+        }
+        given
+    }
+
+    /// Whoever asked did get what they asked for; what could not be given is given with the next division.
+    fn divide_or_tell(&self, ledger: &mut Ledger) {
+        if let Err(fault) = self.divide(ledger) {
+            let message = fault.message;
+            tracing::error!("the node is not divided as its VEs are promised: {message}");
         }
     }
 }
@@ -205,10 +210,14 @@ impl Engine {
         if ledger.keeps_promises(&ledger.node).is_ok() {
             ledger.keeps_promises(&node)?;
         }
-        save(&node.resources)?;
-        ledger.node = node;
-        self.inner.divide(&mut ledger);
-        Ok(())
+        let before = std::mem::replace(&mut ledger.node, node);
+        let given = self.inner.divide(&mut ledger).map_err(Failure::from);
+        let kept = given.and_then(|()| save(&ledger.node.resources));
+        if kept.is_err() {
+            ledger.node = before;
+            self.inner.divide_or_tell(&mut ledger);
+        }
+        kept
     }
 }
 

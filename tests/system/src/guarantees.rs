@@ -1,15 +1,21 @@
 //! What VEs are promised: sold once, refused with the sum, and kept while others want everything.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::harness::{Node, tests};
+use crate::harness::{Node, tests, until};
+
+/// How long a VE may take to do what it was asked for.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 tests! {
     Node [] =>
         guarantees_are_sold_once,
         of_several_settings_all_or_none_are_made,
-        processors_are_divided_as_promised;
+        processors_are_divided_as_promised,
+        guaranteed_memory_stays_while_others_want_all;
 }
 
 /// Runs three loops for ever in a VE, more than this machine's processors.
@@ -119,7 +125,7 @@ fn parts(node: &Node, names: &[&str]) -> Result<Vec<f64>> {
             .collect()
     };
     let before = used()?;
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     let spent: Vec<f64> = used()?
         .iter()
         .zip(before)
@@ -167,4 +173,89 @@ fn processors_are_divided_as_promised(node: &mut Node) -> Result<()> {
     settles(node, &names, "the rest", |parts| parts[2] > parts[0] * 3.0)?;
     node.ok(&["set", "b", "cpu.guarantee=none"])?;
     settles(node, &names, "taken back", |parts| parts[1] < 0.2)
+}
+
+/// Holds so many megabytes of its own in a VE, for as long as the VE runs.
+fn hold(node: &Node, name: &str, megabytes: u32) -> Result<()> {
+    // `tail` keeps what it was asked for until its input ends.
+    let line = format!(
+        "((head -c {megabytes}000000 /dev/zero; sleep 1000) | tail -c {megabytes}000000) \
+         >/dev/null 2>&1 </dev/null &"
+    );
+    node.sh(name, &line)?;
+    Ok(())
+}
+
+fn memory_of(node: &Node, id: u64) -> Result<u64> {
+    let used = node.control(id, "memory", "memory.usage_in_bytes", "memory.current")?;
+    used.parse().with_context(|| format!("{used} is no number"))
+}
+
+/// The least memory that a VE had within some seconds, and the bytes that it read from the disk.
+fn worst_of(node: &Node, name: &str, id: u64) -> Result<(u64, f64)> {
+    let read = || number(&node.json(&["stats", name])?["io_read_bytes"]);
+    let before = read()?;
+    let begun = Instant::now();
+    let mut least = u64::MAX;
+    while begun.elapsed() < Duration::from_secs(4) {
+        least = least.min(memory_of(node, id)?);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok((least, read()? - before))
+}
+
+fn guaranteed_memory_stays_while_others_want_all(node: &mut Node) -> Result<()> {
+    let total = node.json(&["node", "show"])?["capacity"]["memory_bytes"]
+        .as_u64()
+        .context("no capacity")?;
+    // As if the machine had two gigabytes for VEs.
+    let reserve = format!("memory.reserve={}", total - (2 << 30));
+    node.ok(&["node", "set", &reserve])?;
+    for name in ["a", "b", "c"] {
+        node.start_tiny(name)?;
+    }
+    let refused = node.vessel(&["set", "a", "memory.guarantee=2100M"])?;
+    ensure!(
+        refused.code == 6 && refused.stderr.contains("2G is left: "),
+        "{refused}"
+    );
+    node.ok(&["set", "a", "memory.guarantee=200M"])?;
+    let id = node.show("a")?["id"].as_u64().context("no id")?;
+    // Half of it its own, half page cache, which others would take first.
+    hold(node, "a", 100)?;
+    node.sh(
+        "a",
+        "dd if=/dev/zero of=/root/file bs=1M count=90 2>/dev/null; sync; cat /root/file >/dev/null",
+    )?;
+    let full = || memory_of(node, id);
+    let before = until("`a` uses what it is guaranteed", PATIENCE, full, |used| {
+        *used > 190_000_000
+    })?;
+    let greedy = "(while :; do head -c 2500000000 /dev/zero | tail -c 2500000000; \
+                  dd if=/dev/zero of=/root/big bs=1M count=1000; done) >/dev/null 2>&1 </dev/null &";
+    for name in ["b", "c"] {
+        node.sh(name, greedy)?;
+        node.sh(name, greedy)?;
+    }
+    // Some machines drop page cache by themselves, all at once; nobody does so again and again.
+    let enough = before.min(200 << 20) / 100 * 95;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let (least, again) = worst_of(node, "a", id)?;
+        seen.push((least, again));
+        if least >= enough && again < 10e6 {
+            break;
+        }
+    }
+    let (least, again) = seen.last().context("nothing was seen")?;
+    ensure!(
+        *least >= enough && *again < 10e6,
+        "of {before} bytes stayed, and were read again: {seen:?}"
+    );
+    let stats = node.json(&["stats", "a"])?;
+    ensure!(stats["memory_oom_kills"] == 0, "{stats}");
+    for name in ["b", "c"] {
+        node.expect_state(name, "running")?;
+    }
+    Ok(())
 }

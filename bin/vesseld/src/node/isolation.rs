@@ -34,7 +34,11 @@ pub(super) fn of_one(up: &Arc<Up>, ve: &VeKey) -> Result<Isolation, ApiError> {
     // A stopped VE has no group.
     let group = run.map(|_| up.host.groups.ve(spec.id));
     walls.push(devices(group.as_ref()));
-    walls.push(limits(group.as_ref(), &record));
+    walls.push(limits(
+        group.as_ref(),
+        &record,
+        up.host.guard.cap(record.spec.id),
+    ));
     let differing = walls
         .iter()
         .flat_map(|wall| &wall.entries)
@@ -92,7 +96,11 @@ fn devices(group: Option<&cgroup::VeGroup>) -> Wall {
     }
 }
 
-fn limits(group: Option<&cgroup::VeGroup>, record: &VeRecord) -> Wall {
+fn limits(
+    group: Option<&cgroup::VeGroup>,
+    record: &VeRecord,
+    memory_cap: Option<Option<u64>>,
+) -> Wall {
     let bounds = group.map(cgroup::VeGroup::bounds).unwrap_or_default();
     let limits = &record.spec.limits;
     let mut entries: Vec<Entry> = bounds
@@ -103,7 +111,10 @@ fn limits(group: Option<&cgroup::VeGroup>, record: &VeRecord) -> Wall {
                     let limit = limits.processes.unwrap_or_else(cgroup::processes_default);
                     Some(limit.to_string())
                 }
-                "memory" => limits.memory.map(|limit| limit.get().to_string()),
+                // A burst comes on top, and is ended while memory is short.
+                "memory" => memory_cap
+                    .unwrap_or_else(|| crate::guard::most(limits))
+                    .map(|limit| limit.to_string()),
                 _ => None,
             };
             match bound.planned.or(asked) {
