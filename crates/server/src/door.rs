@@ -131,9 +131,8 @@ pub async fn serve(
         closing: closing.clone(),
         sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
     });
-    let accept = async || listener.accept().await.map(|(stream, _)| stream);
     let answer = |stream| connection(stream, router.clone(), closing.clone());
-    let mut connections = accepting::until(shutdown, CONNECTIONS_MAX, accept, answer).await;
+    let mut connections = accepting::until(shutdown, CONNECTIONS_MAX, &listener, answer).await;
     drop(listener);
     close.send_replace(true);
     let drained = async { while connections.join_next().await.is_some() {} };

@@ -48,9 +48,9 @@ pub async fn serve_metrics(
         closing: closing.clone(),
         sessions: Arc::new(Semaphore::new(0)),
     });
-    let accept = async || listener.accept().await.map(|(stream, _)| stream);
     let answer = |stream| talk(stream, router.clone(), closing.clone());
-    let mut connections = accepting::until(shutdown, METRICS_CONNECTIONS_MAX, accept, answer).await;
+    let mut connections =
+        accepting::until(shutdown, METRICS_CONNECTIONS_MAX, &listener, answer).await;
     close.send_replace(true);
     // A scrape that was begun is cut off: the next one finds what it wanted.
     connections.shutdown().await;
