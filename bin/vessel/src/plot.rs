@@ -39,7 +39,8 @@ impl Columns {
                 clippy::cast_precision_loss,
                 reason = "a column of a terminal"
             )]
-            let at = ((part * count as f64) as usize).min(count.saturating_sub(1));
+            // What is a whole number but for rounding is meant as one.
+            let at = ((part * count as f64 + 1e-6) as usize).min(count.saturating_sub(1));
             if let Some(column) = columns.get_mut(at) {
                 let largest: f64 = column.map_or(value, |other: f64| other.max(value));
                 *column = Some(largest);
@@ -55,7 +56,8 @@ impl Columns {
         for column in &mut self.0 {
             match (*column, &mut held) {
                 (Some(value), _) => held = Some((value, columns_per_step - 1.0)),
-                (None, Some((value, left))) if *left > 0.5 => {
+                // A step of 2.2 columns lies over three of them now and then.
+                (None, Some((value, left))) if *left > 1e-6 => {
                     *column = Some(*value);
                     *left -= 1.0;
                 }
@@ -156,6 +158,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn steps_side_by_side_leave_no_hole(count in 2_usize..200, columns in 2_usize..400) {
+            let all = columns.max(count);
+            let (steps, wide) = (f64::from(u32::try_from(count).unwrap()), f64::from(u32::try_from(all).unwrap()));
+            let points = (0..count).map(|at| (f64::from(u32::try_from(at).unwrap()), 1.0));
+            let held = Columns::new(points, (0.0, steps), all).hold(wide / steps);
+            prop_assert!(held.0.iter().all(Option::is_some), "{held:?}");
+        }
+
         #[test]
         fn a_plot_is_never_wider_or_higher_than_it_may(
             points in prop::collection::vec((0.0_f64..100.0, -1.0_f64..1e12), 0..200),
