@@ -87,6 +87,12 @@ pub(crate) fn seconds_now() -> u64 {
         .map_or(0, |elapsed| elapsed.as_secs())
 }
 
+/// When the init of a VE started, in milliseconds since boot: the kernel counts them in hundredths of a second.
+fn started_ms(record: &VeRecord) -> Option<u64> {
+    let run = record.run.as_ref()?;
+    Some(run.start_time_ticks.saturating_mul(10))
+}
+
 impl Metering {
     /// Begins to meter the node at `root`. What cannot be had is told and done without.
     pub(crate) fn new(root: &Path, network: NodeNetwork, boot_id: &str) -> Self {
@@ -238,7 +244,8 @@ impl Metering {
             None,
             None,
             Bounds::of(&record.spec.limits),
-        );
+        )
+        .since(started_ms(&record));
         inner.take(&record, &reading);
         inner.store(&up, &[]);
     }
@@ -285,6 +292,7 @@ impl Metering {
             disk_bytes,
             bounds,
         )
+        .since(started_ms(record))
     }
 
     /// What a VE's group counts, and which life of the group it is; nothing when that changed meanwhile.

@@ -198,12 +198,15 @@ impl Account {
             let difference = now.checked_sub(earlier).unwrap_or(now);
             used.counters.set(counter, Some(difference));
         }
-        if let (Some(usage), true) = (&reading.usage, before.run == reading.run) {
+        if let Some(usage) = &reading.usage {
             // The run names the boot, and this clock counts from that.
-            let elapsed = reading.at_ms.saturating_sub(before.at_ms);
+            let (since, memory_bytes) = match before.run == reading.run {
+                true => (Some(before.at_ms), before.memory_bytes),
+                false => (reading.run_since_ms, usage.memory_bytes),
+            };
+            let elapsed = since.map_or(0, |since| reading.at_ms.saturating_sub(since));
             used.running_milliseconds = elapsed;
-            used.memory_kibibyte_seconds =
-                integral(before.memory_bytes, usage.memory_bytes, elapsed);
+            used.memory_kibibyte_seconds = integral(memory_bytes, usage.memory_bytes, elapsed);
         }
         if let (Some(disk_bytes), true) = (reading.disk_bytes, before.time > 0) {
             let elapsed = reading.time.saturating_sub(before.time);
@@ -313,10 +316,15 @@ mod tests {
         let mut account = Account::default();
         account.add(&reading(10, Some(("a", 100)), None));
         account.end_of_group();
-        account.add(&reading(12, Some(("b", 40)), None));
+        account.add(&reading(12, Some(("b", 40)), None).since(Some(10_500)));
         account.end_of_group();
-        account.add(&reading(14, Some(("c", 2)), None));
+        account.add(&reading(14, Some(("c", 2)), None).since(Some(13_000)));
+        // Seen again, the begin of a life counts no more.
+        account.add(&reading(15, Some(("c", 2)), None).since(Some(13_000)));
         assert_eq!(cpu(&account), 142);
+        let totals = account.pending()[&Month::of(0)];
+        assert_eq!(totals.running_milliseconds, 1_500 + 1_000 + 1_000);
+        assert_eq!(totals.memory_kibibyte_seconds, 3_500 * 10 * 1_024 / 1_000);
     }
 
     #[test]

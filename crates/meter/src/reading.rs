@@ -199,6 +199,8 @@ pub struct Reading {
     pub time: u64,
     /// Which life of the VE's group the counters are of; nothing where it has none.
     pub run: Option<String>,
+    /// When that life began, by the same clock as `at_ms`; nothing where it is not known.
+    pub run_since_ms: Option<u64>,
     /// Which table of the packet filter they are of.
     pub filter_epoch: Option<String>,
     /// What was counted.
@@ -229,11 +231,21 @@ impl Reading {
             at_ms,
             time,
             run,
+            run_since_ms: None,
             filter_epoch: filter_epoch.map(str::to_owned),
             counters: Counters::of(usage.as_ref(), traffic.as_ref()),
             usage,
             disk_bytes,
             bounds,
+        }
+    }
+
+    /// The same, of a life that began then: what it used before anybody looked has its time, too.
+    #[must_use]
+    pub fn since(self, run_since_ms: Option<u64>) -> Self {
+        Self {
+            run_since_ms,
+            ..self
         }
     }
 }
