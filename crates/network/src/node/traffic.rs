@@ -175,7 +175,8 @@ const SETS: [&str; 4] = [
 ];
 
 /// Sent packets are counted after the filter dropped forged ones (it has priority -300), received ones
-/// where nothing can drop them any more. 169.254.0.0/16 and fe80::/10 are the gateway's.
+/// where nothing can drop them any more. 169.254.0.0/16 and fe80::/10 are the gateway's; what is sent to a group
+/// ends at the node, which passes none on.
 const CHAINS: &str = "\
 \tchain sent {
 \t\ttype filter hook prerouting priority -290; policy accept;
@@ -184,6 +185,8 @@ const CHAINS: &str = "\
 \t\tip daddr 169.254.0.0/16 update @sent_inside { iif counter } accept
 \t\tip6 daddr @ranges6 update @sent_inside { iif counter } accept
 \t\tip6 daddr fe80::/10 update @sent_inside { iif counter } accept
+\t\tip daddr 224.0.0.0/4 update @sent_inside { iif counter } accept
+\t\tip6 daddr ff00::/8 update @sent_inside { iif counter } accept
 \t\tupdate @sent_outside { iif counter }
 \t}
 \tchain received {
