@@ -52,6 +52,9 @@ fn lines(stats: &Stats) -> Vec<String> {
         ("cpu user", span(stats.cpu_user_seconds)),
         ("cpu system", span(stats.cpu_system_seconds)),
         ("cpu throttled", span(stats.cpu_throttled_seconds)),
+        ("waited for cpu", span(stats.cpu_pressure_seconds)),
+        ("waited for memory", span(stats.memory_pressure_seconds)),
+        ("waited for disks", span(stats.io_pressure_seconds)),
         (
             "cpu limit",
             stats.cpu_limit_cores.map(human::cores).unwrap_or_default(),

@@ -31,6 +31,8 @@ struct Row {
     id: u32,
     name: String,
     cpu_cores: f64,
+    /// Of all processors together: for how long `cpu.limit` held it back.
+    cpu_throttled_seconds_per_second: f64,
     memory_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_limit_bytes: Option<u64>,
@@ -196,6 +198,10 @@ fn rows(before: &[Stats], after: &[Stats]) -> Vec<Row> {
                 id: now.id,
                 name: now.name.clone(),
                 cpu_cores: rate(now.cpu_seconds, then.and_then(|then| then.cpu_seconds)),
+                cpu_throttled_seconds_per_second: rate(
+                    now.cpu_throttled_seconds,
+                    then.and_then(|then| then.cpu_throttled_seconds),
+                ),
                 memory_bytes: now.memory_bytes.unwrap_or(0),
                 memory_limit_bytes: now.memory_limit_bytes,
                 processes: now.processes.unwrap_or(0),
@@ -230,7 +236,7 @@ fn sort(rows: &mut [Row], by: SortKey) {
 
 fn table(rows: &[Row]) -> Table {
     let right = [
-        "CPU%", "MEM", "LIMIT", "PROCS", "DISK", "READ/s", "WRIT/s", "RECV/s", "SENT/s",
+        "CPU%", "HELD%", "MEM", "LIMIT", "PROCS", "DISK", "READ/s", "WRIT/s", "RECV/s", "SENT/s",
     ];
     let columns = std::iter::once(("NAME", Align::Left));
     let mut table = Table::new(columns.chain(right.map(|name| (name, Align::Right))));
@@ -239,6 +245,7 @@ fn table(rows: &[Row]) -> Table {
         table.row([
             row.name.clone(),
             format!("{:.1}", row.cpu_cores * 100.0),
+            format!("{:.1}", row.cpu_throttled_seconds_per_second * 100.0),
             human::bytes(row.memory_bytes),
             limit,
             row.processes.to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use api::latest::{Account, ApiError, ErrorCode, History, HistoryPoint, HistorySeries};
+use api::latest::{Account, AlertState, ApiError, ErrorCode, History, HistoryPoint, HistorySeries};
 use meter::exposition::{Kind, Page, Shown};
 use meter::history::{LEVELS, Record, level_for};
 use meter::{Metric, Month};
@@ -180,6 +180,7 @@ fn metrics(up: Option<&Arc<Up>>) -> String {
     let help = "VEs of the node by their state.";
     page.family("vessel_node_ves", Kind::Gauge, help, states);
     pool(&mut page, up);
+    alerts(&mut page, up);
     let names: Vec<String> = current
         .iter()
         .map(|ve| ve.record.spec.name.to_string())
@@ -222,6 +223,32 @@ fn pool(page: &mut Page, up: &Up) {
     ] {
         page.family(name, Kind::Gauge, help, [(Vec::new(), bytes as f64)]);
     }
+}
+
+/// What is pending and what fires, for whoever has alerts of Prometheus as well.
+fn alerts(page: &mut Page, up: &Up) {
+    let mut alerts = up.alerts.list();
+    alerts.retain(|alert| alert.state != AlertState::Resolved);
+    let samples = alerts.iter().map(|alert| {
+        let labels = vec![
+            ("rule", alert.rule.as_str()),
+            ("severity", alert.severity.as_str()),
+            ("state", alert.state.as_str()),
+            ("ve", alert.name.as_deref().unwrap_or_default()),
+        ];
+        (labels, 1.0)
+    });
+    let help = "A rule that is pending or fires about a VE, or about the node.";
+    page.family("vessel_alert", Kind::Gauge, help, samples);
+    let Ok(waiting) = up.engine.registry().outbox_waiting() else {
+        return;
+    };
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus has floats only")]
+    let samples = waiting
+        .iter()
+        .map(|(channel, count, _)| (vec![("channel", channel.as_str())], *count as f64));
+    let help = "Alerts that wait for a channel to take them.";
+    page.family("vessel_alert_messages_waiting", Kind::Gauge, help, samples);
 }
 
 fn failed(error: &anyhow::Error) -> ApiError {

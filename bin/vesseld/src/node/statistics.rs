@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use api::latest::{ApiError, Stats};
 use api::time::Timestamp;
+use cgroup::Usage;
 use network::Counters;
 use registry::{Run, VeRecord};
 use server::node::{VeFilter, VeKey};
@@ -59,6 +60,7 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
     let running = record.run.as_ref().filter(|_| record.state.has_processes());
     let usage = running.and_then(|_| up.host.groups.ve(spec.id).usage().ok());
     let usage = usage.as_ref();
+    let pressure = |of: fn(&Usage) -> Option<u64>| usage.and_then(of).map(seconds);
     Stats {
         id: spec.id.get(),
         name: spec.name.to_string(),
@@ -69,11 +71,14 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         cpu_user_seconds: usage.map(|usage| seconds(usage.cpu_user_microseconds)),
         cpu_system_seconds: usage.map(|usage| seconds(usage.cpu_system_microseconds)),
         cpu_throttled_seconds: usage.map(|usage| seconds(usage.cpu_throttled_microseconds)),
+        cpu_pressure_seconds: pressure(|usage| usage.cpu_pressure_microseconds),
+        memory_pressure_seconds: pressure(|usage| usage.memory_pressure_microseconds),
+        io_pressure_seconds: pressure(|usage| usage.io_pressure_microseconds),
         cpu_limit_cores: spec.limits.cpu.map(convert::cores),
         memory_bytes: usage.map(|usage| usage.memory_bytes),
         memory_anonymous_bytes: usage.map(|usage| usage.memory_anonymous_bytes),
         memory_file_bytes: usage.map(|usage| usage.memory_cache_bytes),
-        memory_peak_bytes: None,
+        memory_peak_bytes: usage.and_then(|usage| usage.memory_peak_bytes),
         memory_limit_bytes: spec.limits.memory.map(Bytes::get),
         swap_bytes: usage.map(|usage| usage.swap_bytes),
         memory_oom_kills: usage.map(|usage| usage.out_of_memory_kills),

@@ -45,6 +45,15 @@ pub struct Stats {
     /// Time in which its limit held it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_throttled_seconds: Option<f64>,
+    /// Time in which something waited for a processor (PSI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_pressure_seconds: Option<f64>,
+    /// Time in which something waited for memory (PSI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_pressure_seconds: Option<f64>,
+    /// Time in which something waited for a disk (PSI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_pressure_seconds: Option<f64>,
     /// `cpu.limit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_limit_cores: Option<f64>,
