@@ -27,6 +27,7 @@ mod harness;
 mod installed;
 mod life;
 mod limits;
+mod metering;
 mod network;
 mod refusals;
 mod sleep;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         exec::TESTS,
         files::TESTS,
         network::TESTS,
+        metering::TESTS,
         limits::TESTS,
         guarantees::TESTS,
         alerts::TESTS,
