@@ -32,6 +32,7 @@ mod network;
 mod refusals;
 mod sleep;
 mod templates;
+mod view;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         network::TESTS,
         metering::TESTS,
         limits::TESTS,
+        view::TESTS,
         guarantees::TESTS,
         alerts::TESTS,
         bulk::TESTS,

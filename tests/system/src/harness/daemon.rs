@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::machine::Place;
@@ -90,17 +90,22 @@ impl Node {
 
     /// Number of the launcher's process.
     pub(crate) fn launcher_pid(&self) -> Result<i32> {
+        let found = self.running("vessel-launcher").first().copied();
+        found.with_context(|| format!("no launcher runs for {}", self.root().display()))
+    }
+
+    /// Numbers of the processes that run one of the node's programs.
+    pub(crate) fn running(&self, program: &str) -> Vec<i32> {
         let root = self.root().display().to_string();
-        for pid in machine::all_processes() {
+        let runs = |pid: &Pid| {
             let folder = format!("/proc/{}", pid.as_raw_nonzero());
             let name = fs::read_to_string(format!("{folder}/comm")).unwrap_or_default();
             let line = fs::read(format!("{folder}/cmdline")).unwrap_or_default();
             // The kernel keeps 15 bytes of a program's name.
-            if name.trim() == "vessel-launcher" && String::from_utf8_lossy(&line).contains(&root) {
-                return Ok(pid.as_raw_nonzero().get());
-            }
-        }
-        bail!("no launcher runs for {root}")
+            name.trim() == program && String::from_utf8_lossy(&line).contains(&root)
+        };
+        let found = machine::all_processes().into_iter().filter(runs);
+        found.map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
     /// Kills the launcher as a crash would.
