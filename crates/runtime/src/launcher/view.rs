@@ -262,6 +262,10 @@ impl State {
 
     /// Starts the next server, or kills one that hangs.
     pub(super) fn handle_view_deadline(&mut self, now: Instant) {
+        // What was said while this process itself could not run counts.
+        if self.view_deadline().is_some_and(|at| at <= now) {
+            self.hear_view();
+        }
         let Some(view) = &self.view else { return };
         if view
             .server
