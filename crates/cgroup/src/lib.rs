@@ -47,7 +47,7 @@ pub use error::{
 };
 pub use group::{EXEC_GROUP, Entry, NESTED_DEPTH_MAX, NESTED_GROUPS_MAX, VeGroup};
 pub use layout::{Controller, DAEMON_GROUP, Hierarchy, Home, Layout, Mode, Unified};
-pub use limits::{Applied, LimitKey, Limits, Refusal};
+pub use limits::{Applied, IoControl, IoLimits, LimitKey, Limits, Refusal};
 pub use neighbours::{Neighbour, neighbours};
 pub use node::NodeGroup;
 pub use processes::processes_default;

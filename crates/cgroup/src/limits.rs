@@ -6,6 +6,7 @@
 
 mod cpu;
 mod cpu_set;
+mod io;
 mod memory;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::layout::Controller;
 use crate::processes::processes_default;
 
 pub(crate) use cpu::shares;
+pub use io::{IoControl, IoLimits};
 pub(crate) use memory::{V1_USAGE, bound};
 
 /// The limits of a VE. `None` is "as much as there is".
@@ -40,6 +42,8 @@ pub struct Limits {
     pub swap_limit_bytes: Option<u64>,
     /// Processes and threads; `None` is [`processes_default`].
     pub processes_limit: Option<u32>,
+    /// Rates at the pool's disk.
+    pub io: IoLimits,
 }
 
 /// One of the limits.
@@ -61,6 +65,8 @@ pub enum LimitKey {
     Swap,
     /// [`Limits::processes_limit`].
     Processes,
+    /// [`Limits::io`].
+    Io,
 }
 
 /// Why a limit was not applied.
@@ -116,6 +122,7 @@ impl fmt::Display for LimitKey {
             Self::Memory => "memory.limit",
             Self::Swap => "memory.swap",
             Self::Processes => "processes.limit",
+            Self::Io => "io",
         })
     }
 }
@@ -152,6 +159,7 @@ impl VeGroup {
                 LimitKey::Processes,
                 self.apply_processes(limits.processes_limit),
             ),
+            (LimitKey::Io, self.apply_io(&limits.io)),
         ];
         let mut refused: Vec<_> = outcomes
             .into_iter()

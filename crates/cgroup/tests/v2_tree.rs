@@ -5,7 +5,7 @@
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use cgroup::{Controller, Home, Layout, LimitKey, Limits, Mode, NodeGroup, Refusal};
+    use cgroup::{Controller, Home, IoLimits, Layout, LimitKey, Limits, Mode, NodeGroup, Refusal};
     use kernel::proc::parse_mounts;
     use ve::VeId;
 
@@ -146,7 +146,9 @@ mod tests {
         put("memory.reclaim", "");
         put("memory.current", "5000000\n");
         put("cpuset.cpus", "");
+        put("io.max", "");
         let node = NodeGroup::open(&tree.layout("0::/\n", "nowhere"), id(100), None).unwrap();
+        node.count_io_of(7, 3).unwrap();
         let group = node.ve(id(101));
         let limits = Limits {
             cpu_limit_millicores: Some(1_500),
@@ -157,6 +159,11 @@ mod tests {
             memory_limit_bytes: Some(10_000_000),
             swap_limit_bytes: Some(7),
             processes_limit: Some(9),
+            io: IoLimits {
+                read_bytes: Some(1_000_000),
+                write_operations: Some(200),
+                ..IoLimits::default()
+            },
         };
         assert!(group.apply(&limits).is_complete());
         let get = |name: &str| tree.get(&format!("vessel-100/101/{name}"));
@@ -169,6 +176,10 @@ mod tests {
         assert_eq!(get("memory.swap.max"), "7");
         assert_eq!(get("memory.reclaim"), "", "nothing to take back");
         assert_eq!(get("pids.max"), "9");
+        assert_eq!(
+            get("io.max"),
+            "7:3 rbps=1000000 wbps=max riops=max wiops=200"
+        );
 
         let lower = Limits {
             memory_limit_bytes: Some(3_000_000),
