@@ -1,10 +1,10 @@
 //! Limits of VEs, put where they hold: control groups, pool, network; and which of them this host can
 //! hold at all.
 
-use cgroup::Protection;
+use cgroup::{IoControl, Protection};
 use engine::{Division, FailureKind, Fault, Support};
 use policy::InUse;
-use ve::{Bytes, Key, Limits, VeId};
+use ve::{Bytes, Key, Limits, Operations, VeId};
 
 use crate::guard;
 use crate::host::Host;
@@ -23,12 +23,21 @@ impl Host {
                 ),
                 Protection::Missing => missing_controller("memory"),
             },
+            Key::IoReadLimit | Key::IoReadOperations => match self.groups.io_control() {
+                IoControl::All | IoControl::NoWriteBack => Support::Full,
+                IoControl::Missing => missing_throttling(),
+            },
+            Key::IoWriteLimit | Key::IoWriteOperations => match self.groups.io_control() {
+                IoControl::All => Support::Full,
+                IoControl::NoWriteBack => Support::Partly(
+                    "cgroup v1 holds what is written directly or waited for, and not what is written later \
+                     from the page cache"
+                        .to_owned(),
+                ),
+                IoControl::Missing => missing_throttling(),
+            },
             Key::FilesLimit
             | Key::IoShare
-            | Key::IoReadLimit
-            | Key::IoWriteLimit
-            | Key::IoReadOperations
-            | Key::IoWriteOperations
             | Key::NetworkGuarantee
             | Key::NetworkLimit
             | Key::NetworkBurst => Support::None("this version does not know how".to_owned()),
@@ -105,6 +114,14 @@ impl Host {
     }
 }
 
+fn missing_throttling() -> Support {
+    Support::None(
+        "its kernel has no throttling of block devices (`CONFIG_BLK_DEV_THROTTLING`), or the controller is \
+         not given to the daemon's group"
+            .to_owned(),
+    )
+}
+
 fn missing_controller(name: &str) -> Support {
     Support::None(format!(
         "the controller `{name}` is not there; it may be switched off by `cgroup_disable={name}` on the \
@@ -131,6 +148,12 @@ fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
         memory_limit_bytes: guard::most(limits),
         swap_limit_bytes: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes,
+        io: cgroup::IoLimits {
+            read_bytes: limits.io_read.map(Bytes::get),
+            write_bytes: limits.io_write.map(Bytes::get),
+            read_operations: limits.io_read_operations.map(Operations::get),
+            write_operations: limits.io_write_operations.map(Operations::get),
+        },
     });
     match applied.refused.into_iter().next() {
         None => Ok(()),

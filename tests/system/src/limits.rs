@@ -1,6 +1,6 @@
 //! Limits: set while a VE runs, seen in its control groups, kept, and felt inside.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,6 +14,7 @@ tests! {
         processes_are_limited_and_the_ve_lives_on,
         disk_ends_at_its_limit_and_heals,
         a_processor_limit_slows_and_a_set_confines,
+        reading_and_writing_keep_to_their_rates,
         a_ve_sees_its_own_limits_only;
 }
 
@@ -163,6 +164,47 @@ fn a_processor_limit_slows_and_a_set_confines(node: &mut Node) -> Result<()> {
         .and_then(|text| text.parse().ok())
         .with_context(|| format!("`times` said {spent}"))?;
     ensure!(seconds < 0.5, "{seconds} s of work in 1 s at 20%");
+    Ok(())
+}
+
+/// How long a line takes in a VE.
+fn timed(node: &Node, name: &str, line: &str) -> Result<f64> {
+    let begun = Instant::now();
+    node.sh(name, line)?;
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+fn reading_and_writing_keep_to_their_rates(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    node.sh(
+        "web",
+        "dd if=/dev/urandom of=/root/file bs=1M count=8 conv=fsync",
+    )?;
+    // Past the page cache, as cgroup v1 does not hold what is written from there.
+    let bytes = "dd if=/root/file of=/dev/null bs=256k iflag=direct";
+    let reads = "dd if=/root/file of=/dev/null bs=4k count=100 iflag=direct";
+    let written = "dd if=/dev/zero of=/root/other bs=64k count=64 oflag=direct";
+    let writes = "dd if=/dev/zero of=/root/other bs=4k count=200 oflag=direct";
+    for (setting, line, seconds) in [
+        ("io.read.limit=4M", bytes, 2.0),
+        ("io.read.ops=50iops", reads, 2.0),
+        ("io.write.limit=2M", written, 2.0),
+        ("io.write.ops=100iops", writes, 2.0),
+    ] {
+        node.ok(&["set", "web", setting])?;
+        let took = timed(node, "web", line)?;
+        // Nothing of the rate is saved up, but for what one tenth of a second gives.
+        ensure!(took >= seconds * 0.85, "{setting}: {line} took {took} s");
+        let key = setting.split('=').next().unwrap_or_default();
+        node.ok(&["set", "web", &format!("{key}=none")])?;
+        let faster = |took: &f64| *took < seconds * 0.6;
+        until(
+            "it is lifted",
+            Duration::from_secs(15),
+            || timed(node, "web", line),
+            faster,
+        )?;
+    }
     Ok(())
 }
 
