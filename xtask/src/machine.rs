@@ -6,6 +6,7 @@
 //! out is told. Vessel is installed there as `cargo xtask install` does it.
 //!
 //! ```text
+//! choice    what runs there, and what does not and why
 //! disk      Debian as it comes, built once
 //! payload   Vessel, the tests, and the script that runs them; built for each run
 //! ```
@@ -13,6 +14,7 @@
 //! The machine boots, installs, tests, tells the result on its second serial line and powers
 //! itself off. Nothing listens, and its disks are not written to: every run begins the same.
 
+mod choice;
 mod disk;
 mod payload;
 
@@ -30,6 +32,9 @@ use crate::workspace::Workspace;
 const MEMORY_MEBIBYTES: &str = "3072";
 /// As many as the machines have that test this, so that neither waits for the other's turn.
 const PROCESSORS: &str = "2";
+/// How long its disks may take to be found, which systemd would wait for no longer than 90 s: a machine
+/// on a busy one boots slowly.
+const DEVICES_SECONDS: u32 = 600;
 /// How the machine tells its result, on a line of its own.
 const RESULT: &str = "machine: tests exited with ";
 /// A machine that says nothing for so long hangs. The slowest test takes three minutes.
@@ -50,9 +55,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         folder: workspace.target().join("machine"),
     };
     disk::build(&machine.folder)?;
-    let runs = payload::pack(workspace, &machine.folder, arguments)?;
-    for line in &runs.left_out {
-        println!("left out {line}");
+    for line in payload::pack(workspace, &machine.folder, arguments)? {
+        println!("left out: {line}");
     }
     let code = machine.boot()?;
     if code != "0" {
@@ -62,13 +66,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// What the payload runs.
-#[derive(Debug)]
-struct Runs {
-    /// What it does not run, each with its reason.
-    left_out: Vec<String>,
 }
 
 impl Machine {
@@ -134,7 +131,9 @@ impl Machine {
         emulator.args(["-nic", "user,model=virtio-net-pci"]);
         emulator.arg("-kernel").arg(self.path("vmlinuz"));
         emulator.arg("-initrd").arg(self.path("initrd.img"));
-        emulator.args(["-append", "console=ttyS0 root=/dev/vda rw quiet"]);
+        let devices = format!("systemd.default_device_timeout_sec={DEVICES_SECONDS}");
+        let append = format!("console=ttyS0 root=/dev/vda rw quiet {devices}");
+        emulator.arg("-append").arg(append);
         for name in ["disk.img", "payload.img"] {
             let file = self.path(name);
             let drive = format!("file={},if=virtio,format=raw,snapshot=on", file.display());

@@ -38,7 +38,7 @@ usage: cargo xtask COMMAND
   down            take all of that away again
   test [FILTER]   build everything and run all tests (a filter runs system tests only)
   bench [SECTION] measure everything beside other runtimes; `bench --help` tells more
-  machine [ARG]   run tests on an emulated Debian 13; arguments select system tests
+  machine [FILTER] run tests on an emulated Debian 13; filters select system tests
   install [DIR]   build, and put programs, units and pages below / or DIR
   uninstall [DIR] take those away again
   check           what CI checks besides the tests; reports every failure

@@ -22,7 +22,7 @@ tests! {
         forged_sources_reach_nobody_beside_udev,
         the_hosts_own_network_may_be_restarted,
         reloading_systemd_changes_no_ve,
-        a_debian_runs_and_its_nginx_answers;
+        a_debian_runs_sleeps_and_wakes;
 }
 
 const UNIT: &str = "vesseld.service";
@@ -250,15 +250,55 @@ fn reloading_systemd_changes_no_ve(node: &mut Node) -> Result<()> {
     Ok(())
 }
 
-fn a_debian_runs_and_its_nginx_answers(node: &mut Node) -> Result<()> {
+fn a_debian_runs_sleeps_and_wakes(node: &mut Node) -> Result<()> {
     match std::env::var("VESSEL_TEST_DEBIAN") {
         Ok(archive) => node.ok(&["template", "import", &archive, "--name", "debian-12"])?,
-        Err(_) => node.ok(&["template", "build", "debian-12", "--package", "nginx-light"])?,
+        Err(_) => {
+            let packages = ["--package", "nginx-light", "--package", "redis-server"];
+            node.ok(&[&["template", "build", "debian-12"][..], &packages].concat())?
+        }
     };
     node.ok(&["create", "shop", "--template", "debian-12", "--start"])?;
+    expect_whole(node, "shop")?;
+    // The host's own systemd is none the wiser.
+    ensure!(systemctl(&["is-system-running"])?.trim() == "running");
+
+    node.sh("shop", "redis-cli set basket full")?;
+    let writer = "exec 3> /root/written; i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.2; done";
+    let run = format!("systemd-run --quiet --unit=writer sh -c '{writer}'");
+    node.sh("shop", &run)?;
+    let written = || {
+        Ok(node
+            .sh("shop", "tail -n 1 /root/written")?
+            .parse()
+            .unwrap_or(0))
+    };
+    let expect_written = |least: u64| until("it writes on", PATIENCE, written, |n| *n >= least);
+    expect_written(1)?;
+    let servers = "systemctl show --property MainPID nginx redis-server writer";
+    let before = node.sh("shop", servers)?;
+    let count = expect_written(2)?;
+    node.ok(&["suspend", "shop"])?;
+    ensure!(node.state("shop")? == "checkpointed");
+    systemctl(&["restart", UNIT])?;
+    ensure!(node.state("shop")? == "checkpointed");
+    node.ok(&["resume", "shop"])?;
+    ensure!(node.sh("shop", servers)? == before);
+    ensure!(node.sh("shop", "redis-cli get basket")? == "full");
+    expect_written(count + 2)?;
+    // A systemd that only looks alive would do none of this.
+    node.sh("shop", "systemctl restart nginx redis-server")?;
+    node.sh("shop", "systemd-run --wait --quiet true")?;
+    expect_whole(node, "shop")?;
+    node.ok(&["stop", "shop"])?;
+    Ok(())
+}
+
+/// A Debian whose systemd says that all is well and whose nginx answers.
+fn expect_whole(node: &Node, name: &str) -> Result<()> {
     let wait = [
         "exec",
-        "shop",
+        name,
         "--",
         "systemctl",
         "is-system-running",
@@ -266,9 +306,5 @@ fn a_debian_runs_and_its_nginx_answers(node: &mut Node) -> Result<()> {
     ];
     let said = node.vessel(&wait)?;
     ensure!(said.stdout.trim() == "running", "{said}");
-    node.expect_page(&node.v4("shop")?, "nginx")?;
-    // The host's own systemd is none the wiser.
-    ensure!(systemctl(&["is-system-running"])?.trim() == "running");
-    node.ok(&["stop", "shop"])?;
-    Ok(())
+    node.expect_page(&node.v4(name)?, "nginx")
 }

@@ -10,6 +10,7 @@
 //! cargo xtask test network::       those whose name contains a word
 //! VESSEL_TEST_INSTALLED=1 ...      also those of the installed node, on a machine of their own
 //! VESSEL_TEST_DEBIAN=FILE ...      import this archive of a Debian 12 instead of building one
+//! VESSEL_SLOWNESS=12 ...           this machine is so many times slower: deadlines grow with it
 //! VESSEL_KEEP=1 cargo xtask test x leave the node of a failed test as it is, to look at it
 //! ```
 #![forbid(unsafe_code)]

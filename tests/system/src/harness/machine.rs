@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::command;
+use crate::harness::{command, slowness};
 
 /// Ids between one test node and the next. No test makes as many VEs.
 pub(crate) const IDS_PER_PLACE: u32 = 300;
@@ -264,7 +264,7 @@ fn descend(group: &Path, all: &mut Vec<PathBuf>) {
 
 /// Waits a moment for something that the kernel does after the fact.
 fn settled(mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(3) * slowness();
     loop {
         if done() {
             return true;
