@@ -66,7 +66,9 @@ fn a_node_without_running_ves_is_restarted(node: &mut Node) -> Result<()> {
     node.start_daemon()?;
     node.ok(&["start", "web"])?;
     node.expect_page(&node.v4("web")?, "web")?;
-    ensure!(node.control(100, "pids", "pids.max", "pids.max")? == "max");
+    // A limit is there: the group has its controllers again.
+    node.control(100, "pids", "pids.max", "pids.max")?
+        .parse::<u32>()?;
     // The same with nobody left to hold anything open.
     node.ok(&["stop", "web"])?;
     node.stop_daemon()?;
