@@ -58,7 +58,7 @@ pub(crate) struct Inner {
 impl NodeGroup {
     /// Opens the group of the node whose range of VE ids begins with `first_id`, making it in every
     /// hierarchy if need be, and takes its lock. With `held`, the lock that another process of the
-    /// same node (the launcher) kept is taken over instead.
+    /// same node (the launcher) kept is taken over instead, unless its group was removed meanwhile.
     ///
     /// On a delegated cgroup2 this moves the calling process into the group `daemon` beside the
     /// node's.
@@ -377,7 +377,7 @@ fn lock(path: &Path, held: Option<OwnedFd>) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let failed = |errno| failure("open", path.to_owned(), errno);
     let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-    let lock = match held {
+    let lock = match held.filter(is_there) {
         Some(held) => {
             let (ours, theirs) = (
                 rustix::fs::fstat(&opened).map_err(failed)?,
@@ -400,6 +400,14 @@ fn lock(path: &Path, held: Option<OwnedFd>) -> Result<OwnedFd, OpenError> {
         }),
         Err(errno) => Err(failure("lock", path.to_owned(), errno).into()),
     }
+}
+
+/// Whether a group that is held open was not removed: systemd removes what is empty in a service's
+/// group when the service stops, and a node without running VEs is empty.
+fn is_there(group: &OwnedFd) -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let inside = rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty());
+    !matches!(inside, Err(Errno::NOENT))
 }
 
 /// Who holds the lock, from `/proc/locks`. The kernel names the process that took it, which may
