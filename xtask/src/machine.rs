@@ -35,6 +35,9 @@ const PROCESSORS: &str = "2";
 /// How long its disks may take to be found, which systemd would wait for no longer than 90 s: a machine
 /// on a busy one boots slowly.
 const DEVICES_SECONDS: u32 = 600;
+/// An emulated timer that is set anew for each event has missed one on a busy machine, and with it
+/// all that come after. One that ticks goes on.
+const TIMERS: &str = "nohz=off highres=off";
 /// How the machine tells its result, on a line of its own.
 const RESULT: &str = "machine: tests exited with ";
 /// A machine that says nothing for so long hangs. The slowest test takes three minutes.
@@ -132,7 +135,7 @@ impl Machine {
         emulator.arg("-kernel").arg(self.path("vmlinuz"));
         emulator.arg("-initrd").arg(self.path("initrd.img"));
         let devices = format!("systemd.default_device_timeout_sec={DEVICES_SECONDS}");
-        let append = format!("console=ttyS0 root=/dev/vda rw quiet {devices}");
+        let append = format!("console=ttyS0 root=/dev/vda rw quiet {TIMERS} {devices}");
         emulator.arg("-append").arg(append);
         for name in ["disk.img", "payload.img"] {
             let file = self.path(name);

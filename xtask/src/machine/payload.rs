@@ -45,7 +45,7 @@ pub(super) fn pack(
         [] => choose(&process::output(Command::new(&system).arg("--list"))?)?,
         _ => Choice::default(),
     };
-    let mut script = Script::new();
+    let mut script = Script::new(workspace);
     program(&system, &payload.join("tests").join(SYSTEM.name()))?;
     match filters {
         [] => script.run(SYSTEM, &choice.arguments),
@@ -86,12 +86,15 @@ fn find(suite: Suite, messages: &str) -> Result<PathBuf> {
 struct Script(String);
 
 impl Script {
-    fn new() -> Self {
+    fn new(workspace: &Workspace) -> Self {
+        // Tests of crates look for programs where Cargo built them.
+        let built = workspace.target().join("debug").display().to_string();
         let programs = install::PROGRAMS;
         Self(format!(
             "#!/bin/sh
 cp --archive /payload/root/. / || exit 1
 systemctl daemon-reload || exit 1
+mkdir -p '{built}' && ln -s /{programs}/* '{built}/' || exit 1
 export VESSEL_SLOWNESS={SLOWNESS} VESSEL_REQUIRE=1 VESSEL_PROGRAMS=/{programs}
 export VESSEL_TEST_INSTALLED=1 VESSEL_TEST_DEBIAN=/payload/{DEBIAN}
 failed=0
