@@ -28,7 +28,7 @@ fn receiver<T: Send + 'static>(
     (port, thread)
 }
 
-/// As much of SMTP (RFC 5321) as a client may ask of a server without extensions.
+/// As much of SMTP (RFC 5321) as a client may ask of a server that only knows passwords beyond it.
 fn smtp(stream: TcpStream, answer_to_data: &str) -> (Vec<String>, String) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
@@ -42,7 +42,8 @@ fn smtp(stream: TcpStream, answer_to_data: &str) -> (Vec<String>, String) {
         }
         let command = line.trim_end().to_owned();
         match command.split([' ', ':']).next().unwrap() {
-            "EHLO" => say("250 test"),
+            "EHLO" => say("250-test\r\n250 AUTH PLAIN"),
+            "AUTH" => say("235 welcome"),
             "DATA" => {
                 say("354 go on");
                 loop {
@@ -95,6 +96,20 @@ fn a_mail_arrives_with_its_id_and_for_everybody() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
+}
+
+#[test]
+fn a_mail_server_that_wants_a_password_gets_it() {
+    let (port, server) = receiver(|stream| smtp(stream, "250 taken"));
+    let mut mail = mail(port);
+    mail.credentials = Some(("me".to_owned(), "secret".to_owned()));
+    mail.send(&message()).unwrap();
+    drop(mail);
+    let (commands, text) = server.join().unwrap();
+    // RFC 4616: no other identity, the name, the password.
+    let login = "AUTH PLAIN AG1lAHNlY3JldA==".to_owned();
+    assert!(commands.contains(&login), "{commands:?}");
+    assert!(!text.is_empty());
 }
 
 #[test]
