@@ -59,6 +59,8 @@ struct Inner {
     silences: BTreeMap<u64, AlertSilence>,
     standings: BTreeMap<(String, Subject), Stood>,
     before: Before,
+    /// Whether there was a look, with which the next can compare.
+    has_looked: bool,
     /// When a metric of a subject was what, for rates.
     rated: BTreeMap<(Subject, String), (f64, f64)>,
     /// Why a channel did not take its last message.
@@ -96,6 +98,10 @@ impl Alerts {
         let inner = &mut *guard;
         let observed = observed::all(up, current, &mut inner.before);
         let values = inner.values(&observed);
+        // The first look of a daemon has no rates: taken for "no more", that would end what is pending.
+        if !std::mem::replace(&mut inner.has_looked, true) {
+            return;
+        }
         let mut decided = inner.decide(&observed, &values, &self.node, now);
         inner.drop_old_silences(&mut decided, now);
         let committed = inner.commit(up.engine.registry(), decided, now);
