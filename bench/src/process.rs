@@ -75,6 +75,20 @@ pub(crate) fn number(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
+/// Processor time of a process, all its threads together, in seconds. The kernel tells hundredths
+/// (proc_pid_stat(5), fields 14 and 15).
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The name in the second field may hold anything, a bracket too.
+    let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks = |index: usize| fields.split(' ').nth(index)?.parse::<u32>().ok();
+    let (user, system) = ticks(11)
+        .zip(ticks(12))
+        .with_context(|| format!("{path} has no times"))?;
+    Ok((f64::from(user) + f64::from(system)) / 100.0)
+}
+
 /// Kills a process, if it is there.
 pub(crate) fn kill(pid: u32) {
     if let Some(process) = number(pid) {

@@ -1,5 +1,7 @@
 //! Many VEs with a trivial init: made and started by one command, and what they cost in memory.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
@@ -10,11 +12,21 @@ use crate::process;
 use crate::report::{Bound, Results, Unit};
 
 const SECTION: &str = "crowd";
+/// What is said of the cost of watching.
+const SAMPLING: &str = "daemon, while VEs idle";
 
 /// What was promised for so many VEs: seconds, and mebibytes of the daemon.
 const PROMISED: usize = 100;
 const SECONDS_MAX: f64 = 3.0;
 const DAEMON_MAX: f64 = 40.0;
+
+/// What the daemon may take of one processor while these VEs do nothing: nearly all of it is
+/// reading what they use, every ten seconds.
+const SAMPLING_PERCENT_MAX: f64 = 1.0;
+/// For how long that is watched, in seconds: whole sweeps of the meter.
+const WATCHED_SECONDS: usize = 60;
+/// How long the daemon may still be at work after the last start.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Growth of daemon and launcher for each VE that counts as none: less than half of a hundredth of
 /// a mebibyte, some pages of records. The least helper process of others takes 0.35.
@@ -51,6 +63,9 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
         if growth.len() == context.rounds(1, 3) {
             inits(node, results)?;
             after.tell(results, count + BASE);
+            let seconds = context.rounds(10, WATCHED_SECONDS);
+            let percent = vec![sampling(node, seconds)?];
+            results.add(SECTION, "vessel", SAMPLING, Unit::Percent, percent);
         }
         node.vessel(&["delete", "--all", "--force"])?;
     }
@@ -63,6 +78,19 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
     results.add(SECTION, "vessel", "VEs that run", Unit::Count, running);
     promises(results, count);
     Ok(())
+}
+
+/// What the daemon takes of one processor while nobody asks it anything.
+fn sampling(node: &Node, seconds: usize) -> Result<f64> {
+    std::thread::sleep(SETTLE);
+    let (before, begun) = (process::cpu_seconds(node.daemon_pid())?, process::now_ns());
+    for _ in 0..seconds {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let used = process::cpu_seconds(node.daemon_pid())? - before;
+    let elapsed = process::milliseconds(begun, process::now_ns()) / 1_000.0;
+    Ok(used / elapsed * 100.0)
 }
 
 fn make(node: &Node, name: &str, count: usize) -> Result<()> {
@@ -110,6 +138,10 @@ fn promises(results: &mut Results, count: usize) {
     if let Some(measured) = results.median(SECTION, "vessel", &title) {
         let bound = (Bound::AtMost, SECONDS_MAX);
         results.promise(SECTION, &title, Unit::Seconds, measured, bound);
+    }
+    if let Some(measured) = results.median(SECTION, "vessel", SAMPLING) {
+        let bound = (Bound::AtMost, SAMPLING_PERCENT_MAX);
+        results.promise(SECTION, SAMPLING, Unit::Percent, measured, bound);
     }
     let pairs = [
         ("node's processes, each VE", GROWTH_MAX),
