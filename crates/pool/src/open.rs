@@ -308,7 +308,10 @@ fn mount(device: &Path, mount_point: &Path, options: &Options) -> Result<(), (St
                 rustix::mount::fsconfig_set_string(&context, *key, *value)
             })
         });
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // What VEs marked as set-user-id or as a device means nothing here: files lie unshifted.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mounted = configured
         .and_then(|()| rustix::mount::fsconfig_create(&context))
         .and_then(|()| rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes))
@@ -353,7 +356,7 @@ fn open_bound(path: &Path, mount_point: &Path) -> Result<(Backing, OwnedFd), Ope
             path: mount_point.to_owned(),
         });
     }
-    let flags = MountFlags::BIND | MountFlags::NOATIME | MountFlags::NOSUID;
+    let flags = MountFlags::BIND | MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount_bind(path, mount_point)
         .and_then(|()| rustix::mount::mount_remount(mount_point, flags, ""))
         .map_err(|error| OpenError::Mount {

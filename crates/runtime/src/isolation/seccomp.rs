@@ -125,7 +125,7 @@ pub const RULES: &[Rule] = &[
     rule("finit_module", (313, 350), Always, NotPermitted, "loads code into the node's kernel"),
     rule("delete_module", (176, 129), Always, NotPermitted, "takes code out of the node's kernel"),
     rule("open_by_handle_at", (304, 342), Always, NotPermitted,
-        "opens files by number, also outside of the VE's root (CVE-2014-6407 and its like)"),
+        "opens files by number, also outside of the VE's root (CVE-2014-3519)"),
     rule("bpf", (321, 357), Always, NotPermitted, "verifier bugs; programs would watch the node"),
     rule("perf_event_open", (298, 336), Always, NotPermitted, "measures the node and other VEs"),
     rule("add_key", (248, 286), Always, NotThere, "keyrings are not separated, nor checkpointed"),
