@@ -14,6 +14,7 @@
 //! | neighbour discovery | to the node only, and ten a second from each VE: each new sender is an entry in a table that all share |
 //! | link-local source otherwise | dropped: would fill that same table |
 //! | to `127.0.0.0/8`, or forwarded to `169.254.0.0/16` | dropped: a cloud's metadata service answers there, to the node, not to VEs |
+//! | a new connection beyond [`CONNECTIONS_MAX`] of that VE | dropped where sources are translated: the table of connections is one for all VEs |
 //! | anything else | passes: to other VEs, to the node's services as from any other host, and out |
 //!
 //! ARP has a table of its own, of the same name: a VE may ask, ten times a second, and never
@@ -35,6 +36,12 @@ use super::forwarding::Previous;
 use crate::identity::{INDICES, interface_indices};
 
 const TABLE_PREFIX: &str = "vessel-";
+
+/// Connections that a VE may have begun and that are open, over all that it reaches; what others
+/// begin with it is theirs. By default the kernel's table has 262,144 places (`nf_conntrack_max`).
+/// Closed connections stay in it for up to two minutes and do not count here: of these, and of those
+/// that nobody answers, the kernel throws some out itself when the table is nearly full.
+pub(super) const CONNECTIONS_MAX: u32 = 16_384;
 
 /// Name of a node's table, in the family `inet`.
 pub(super) fn table_name(network: &NodeNetwork) -> String {
@@ -71,6 +78,7 @@ pub(super) fn ruleset(network: &NodeNetwork, previous: &Previous) -> String {
         "link_local",
         "discovery",
         "metadata",
+        "connections",
     ] {
         let _ = writeln!(text, "\tcounter {name} {{ }}");
     }
@@ -78,6 +86,8 @@ pub(super) fn ruleset(network: &NodeNetwork, previous: &Previous) -> String {
     text.push_str(&address_set("ranges6", "ipv6_addr", &ranges6(network)));
     text.push_str(&FROM_OUTSIDE_AND_VE.replace("VE_INDICES", &ve));
     if network.nat {
+        let connections = CONNECTIONS.replace("VE_INDICES", &ve);
+        text.push_str(&connections.replace("CONNECTIONS_MAX", &CONNECTIONS_MAX.to_string()));
         text.push_str(&address_set("hidden6", "ipv6_addr", &private6(network)));
         text.push_str(&TRANSLATION.replace("ANY_INDICES", &range(INDICES)));
     }
@@ -137,6 +147,27 @@ const FROM_OUTSIDE_AND_VE: &str = "\
 \t\ttype filter hook forward priority filter; policy accept;
 \t\tiif != VE_INDICES accept
 \t\tip daddr 169.254.0.0/16 counter name metadata drop
+\t}
+";
+
+/// Only beside translation, which is what makes the kernel follow connections: asking for their
+/// state makes it do so too, for every packet.
+const CONNECTIONS: &str = "\
+\tset connected {
+\t\ttype iface_index
+\t\tsize 65535
+\t\tflags dynamic
+\t}
+\tchain connections {
+\t\tct state new add @connected { iif ct count over CONNECTIONS_MAX } counter name connections drop
+\t}
+\tchain connections_forward {
+\t\ttype filter hook forward priority filter + 1; policy accept;
+\t\tiif VE_INDICES goto connections
+\t}
+\tchain connections_input {
+\t\ttype filter hook input priority filter + 1; policy accept;
+\t\tiif VE_INDICES goto connections
 \t}
 ";
 
