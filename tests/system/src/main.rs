@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a test program talks to a terminal")]
 
+mod adversary;
 mod alerts;
 mod bulk;
 mod crash;
@@ -61,6 +62,13 @@ fn main() -> ExitCode {
         sleep::TESTS,
         debian::TESTS,
         installed::TESTS,
+        adversary::escapes::TESTS,
+        adversary::pool::TESTS,
+        adversary::races::TESTS,
+        adversary::archives::TESTS,
+        adversary::bombs::TESTS,
+        adversary::floods::TESTS,
+        adversary::kernel_objects::TESTS,
     ];
     match run::all(&topics, &arguments) {
         Ok(code) => code,

@@ -14,6 +14,9 @@ pub(crate) enum Fixture {
     Installed,
     /// The one node that the tests of this kind share, with the template `debian-12`.
     Debian,
+    /// The one node that the tests of this kind share, with the templates `tiny` and `hostile`:
+    /// busybox, a web server and Perl.
+    Hostile,
 }
 
 /// What a machine must have for a test.

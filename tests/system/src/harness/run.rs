@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Result, anyhow, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use crate::adversary::arsenal;
 use crate::harness::{Fixture, Need, Node, machine, tree};
 
 /// One test.
@@ -27,7 +28,13 @@ pub(crate) struct Test {
 
 /// The node that tests with [`Fixture::Debian`] share, because making its template takes a minute.
 /// Once making it failed, the reason is kept, and every later test fails with it at once.
-static DEBIAN: Mutex<Option<Result<Node, String>>> = Mutex::new(None);
+static DEBIAN: Shared = Mutex::new(None);
+
+/// The node that tests with [`Fixture::Hostile`] share: what they measure must not be disturbed by
+/// each other's preparations.
+static HOSTILE: Shared = Mutex::new(None);
+
+type Shared = Mutex<Option<Result<Node, String>>>;
 
 /// A machine has one installed node.
 static INSTALLED: Mutex<()> = Mutex::new(());
@@ -42,7 +49,7 @@ pub(crate) fn all(topics: &[&'static [Test]], arguments: &Arguments) -> Result<E
     for test in topics.iter().copied().flatten() {
         let name = format!(
             "{}::{}",
-            test.topic.rsplit("::").next().unwrap_or_default(),
+            test.topic.split_once("::").unwrap_or_default().1,
             test.name
         );
         match verdict(test) {
@@ -58,11 +65,13 @@ pub(crate) fn all(topics: &[&'static [Test]], arguments: &Arguments) -> Result<E
     }
     let conclusion = libtest_mimic::run(arguments, trials);
     let mut failed = conclusion.has_failed();
-    if let Some(Ok(node)) = lock(&DEBIAN).take()
-        && let Err(error) = node.finish()
-    {
-        eprintln!("error: the Debian node left something behind: {error:#}");
-        failed = true;
+    for (name, shared) in [("Debian", &DEBIAN), ("hostile", &HOSTILE)] {
+        if let Some(Ok(node)) = lock(shared).take()
+            && let Err(error) = node.finish()
+        {
+            eprintln!("error: the {name} node left something behind: {error:#}");
+            failed = true;
+        }
     }
     tree::clean();
     for skip in skipped.iter().filter(|_| !arguments.list) {
@@ -107,21 +116,25 @@ fn one(test: &Test) -> Result<()> {
             let _alone = lock(&INSTALLED);
             with_prepared(Node::installed()?, test)
         }
-        Fixture::Debian => {
-            let mut shared = lock(&DEBIAN);
-            let made = shared.get_or_insert_with(|| debian().map_err(|error| format!("{error:#}")));
-            let node = made
-                .as_mut()
-                .map_err(|error| anyhow!("no Debian node: {error}"))?;
-            let result = guarded(|| (test.function)(node));
-            if result.is_err() {
-                // The next test begins without the VEs of this one.
-                let _ = node.vessel(&["set", "--all", "protected=no"]);
-                let _ = node.vessel(&["delete", "--all", "--force"]);
-            }
-            result.map_err(|error| anyhow!("{error:#}\n{}", node.story()))
-        }
+        Fixture::Debian => with_shared(&DEBIAN, debian, test),
+        Fixture::Hostile => with_shared(&HOSTILE, hostile, test),
     }
+}
+
+/// Runs a test on a node that others get after it, without the VEs of this one.
+fn with_shared(shared: &Shared, make: fn() -> Result<Node>, test: &Test) -> Result<()> {
+    let mut shared = lock(shared);
+    let made = shared.get_or_insert_with(|| make().map_err(|error| format!("{error:#}")));
+    let node = made
+        .as_mut()
+        .map_err(|error| anyhow!("no node to share: {error}"))?;
+    let result = guarded(|| (test.function)(node));
+    let result = result.map_err(|error| anyhow!("{error:#}\n{}", node.story()));
+    if result.is_err() {
+        let _ = node.vessel(&["set", "--all", "protected=no"]);
+    }
+    let _ = node.vessel(&["delete", "--all", "--force"]);
+    result
 }
 
 /// Prepares a node, then runs a test on it.
@@ -175,6 +188,13 @@ fn debian() -> Result<Node> {
         words.extend(["--package", package]);
     }
     node.ok(&words)?;
+    Ok(node)
+}
+
+fn hostile() -> Result<Node> {
+    let mut node = Node::with_daemon()?;
+    prepare(&mut node)?;
+    arsenal::import(&node)?;
     Ok(node)
 }
 
