@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod copy;
 mod documents;
 mod durability;
 mod operations;
@@ -26,6 +27,7 @@ mod tests;
 mod ves;
 
 pub use accounts::{AccountBaseline, AccountEntry, AccountMonth};
+pub use copy::CopyError;
 pub use documents::{DocumentChange, Message};
 pub use operations::{Event, NewOperation, Operation, OperationId, OperationState, Outcome};
 pub use record::{FirstBoot, Run, Stage, VeRecord};

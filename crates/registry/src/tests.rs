@@ -466,3 +466,23 @@ fn a_newer_format_is_refused_and_an_older_one_brought_up() {
     let stages: Vec<_> = records.iter().map(|record| record.stage).collect();
     assert_eq!(stages, [Stage::Whole, Stage::Creating]);
 }
+
+#[test]
+fn a_copy_is_whole_and_takes_the_place_of_the_one_before() {
+    let (folder, path) = scratch();
+    let copy = folder.path().join("registry.copy");
+    let registry = Registry::open(&path).unwrap();
+    for turn in 0..6 {
+        let before = registry.changes();
+        write(&registry, turn, 10).unwrap();
+        assert!(registry.changes() > before);
+        // A leftover of a copy that was cut off is in nobody's way.
+        std::fs::write(copy.with_extension("new"), "half").unwrap();
+        registry.copy_to(&copy).unwrap();
+        assert_eq!(dump(&Registry::open(&copy).unwrap()), dump(&registry));
+    }
+    assert!(!copy.with_extension("new").exists());
+    let nowhere = folder.path().join("none/copy");
+    let refused = registry.copy_to(&nowhere).unwrap_err();
+    assert_eq!(refused.to_string(), "the registry cannot be copied");
+}
