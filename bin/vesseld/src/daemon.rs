@@ -1,6 +1,5 @@
 //! The daemon as a whole: a node that waits to be prepared, or one that is up.
 
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +10,6 @@ use api::time::Timestamp;
 use engine::{Engine, EngineParts, Fault, Notice};
 use ipnet::IpNet;
 use pool::Pool;
-use registry::Registry;
 use runtime::Events;
 use tokio::sync::{broadcast, watch};
 use ve::VeId;
@@ -24,6 +22,7 @@ use crate::host::{self, Host};
 use crate::launcher::{self, News};
 use crate::mechanisms::NodeMechanisms;
 use crate::metering;
+use crate::records;
 
 /// Notices that a slow listener may fall behind by before it has to look for itself.
 const NOTICES_KEPT: usize = 4_096;
@@ -138,6 +137,8 @@ pub(crate) fn prepare(root: &Path, choices: &Choices) -> Result<bool> {
     for warning in created.warnings() {
         tracing::warn!("pool: {warning}");
     }
+    // Before the configuration: from then on a node without a registry has lost it.
+    drop(records::make(root)?);
     config.save(root)?;
     Ok(true)
 }
@@ -217,7 +218,7 @@ impl Daemon {
             processors: u32::try_from(kernel::proc::processors()?.get())?,
         };
         let resources = config.resources()?;
-        let registry = open_registry(&self.root.join("registry.db"))?;
+        let registry = records::open(&self.root)?;
         let (host, events) = Host::up(&self.root, config)?;
         let host = Arc::new(host);
         let capacity = capacity(&host, facts.processors, resources)?;
@@ -247,19 +248,28 @@ impl Daemon {
         std::thread::Builder::new()
             .name("events".to_owned())
             .spawn(move || daemon.listen(&listener, events))?;
-        let findings = up
-            .engine
-            .recover()
-            .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let findings = up.engine.recover().map_err(|failure| match &failure.hint {
+            Some(hint) => anyhow::anyhow!("{failure}; {hint}"),
+            None => anyhow::anyhow!("{failure}"),
+        })?;
         for finding in findings {
             tracing::info!("recovery: {finding}");
         }
         up.adopt_running();
+        self.keep_up(up)
+    }
+
+    /// Starts what a node does all the time, and the VEs that start with it.
+    fn keep_up(self: &Arc<Self>, up: Arc<Up>) -> Result<()> {
         let guarded = Arc::clone(self);
         let guard = Arc::clone(&up.host.guard);
         std::thread::Builder::new()
             .name("memory".to_owned())
             .spawn(move || guarded.guard_memory(&guard))?;
+        let copied = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || records::keep_copy(&copied))?;
         let watched = Arc::clone(self);
         std::thread::Builder::new()
             .name("network".to_owned())
@@ -376,18 +386,6 @@ fn capacity(
         disk: ve::Bytes::new(host.pool.usage()?.size_bytes),
     };
     Ok(policy::NodeCapacity { has, resources })
-}
-
-/// Opens the registry so that root alone can read it: it holds hashes of passwords. SQLite gives its
-/// other files the mode of the first.
-fn open_registry(path: &Path) -> Result<Registry> {
-    let file = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path);
-    file.with_context(|| format!("cannot open {}", path.display()))?;
-    Ok(Registry::open(path)?)
 }
 
 /// A thread for the work of one lane. Lanes end when nothing waits in them, so there are never

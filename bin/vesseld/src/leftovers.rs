@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::{Fault, Running};
+use engine::{Fault, Running, Sweep};
 use registry::Run;
 use runtime::VeState;
 use runtime::protocol::Launched;
@@ -47,6 +47,16 @@ pub(crate) fn running(
             let _ = client.adopt(*id, init);
         }
     }
+    // Whom neither launcher nor registry knows.
+    let groups = host.groups.list().map_err(|error| fault(&error))?;
+    let unknown = groups
+        .into_iter()
+        .filter(|id| !known.contains_key(id) && !held.contains(id));
+    let strangers = unknown.filter_map(|id| {
+        let run = mechanisms.run(find_init(mechanisms, id)?);
+        Some((id, Running { run, ready: true }))
+    });
+    let strangers: Vec<_> = strangers.collect();
     let listed = client.list().map_err(|error| fault(&error))?;
     let living = listed
         .into_iter()
@@ -57,6 +67,7 @@ pub(crate) fn running(
             let run = mechanisms.run(status.init);
             (status.id, Running { run, ready })
         })
+        .chain(strangers)
         .collect())
 }
 
@@ -74,8 +85,8 @@ fn find_init(mechanisms: &NodeMechanisms, id: VeId) -> Option<Launched> {
     Some(Launched { pid, start_time })
 }
 
-/// Removes what lies about of VEs other than these. Says what it found.
-pub(crate) fn sweep(mechanisms: &NodeMechanisms, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+/// Removes what lies about of VEs other than these, but for files that they wrote.
+pub(crate) fn sweep(mechanisms: &NodeMechanisms, keep: &[VeId]) -> Result<Sweep, Fault> {
     let host = &mechanisms.0;
     let mut findings = Vec::new();
     let swept = host.pool.private_sweep(keep).map_err(|e| fault(&e))?;
@@ -83,7 +94,9 @@ pub(crate) fn sweep(mechanisms: &NodeMechanisms, keep: &[VeId]) -> Result<Vec<St
     findings.extend(removed.map(|found| format!("removed from the pool: {found:?}")));
     let failed = swept.failed.iter();
     findings.extend(failed.map(|(id, error)| format!("the area of {id} stays: {error}")));
-    let slept = sleep::sweep(host, keep)?.into_iter();
+    // What lies on disk of their processes fits their files.
+    let with_files = [keep, &swept.strangers].concat();
+    let slept = sleep::sweep(host, &with_files)?.into_iter();
     findings.extend(slept.map(|id| format!("removed processes of {id} on disk, which is no VE")));
     let groups = host.groups.list().map_err(|error| fault(&error))?;
     for id in groups.into_iter().filter(|id| !keep.contains(id)) {
@@ -100,5 +113,8 @@ pub(crate) fn sweep(mechanisms: &NodeMechanisms, keep: &[VeId]) -> Result<Vec<St
     network::link::remove_if_present(&mut netlink, &stray).map_err(|error| fault(&error))?;
     let removed = stray.iter();
     findings.extend(removed.map(|id| format!("removed the link of {id}, which is no VE")));
-    Ok(findings)
+    Ok(Sweep {
+        found: findings,
+        strangers: swept.strangers.into_iter().collect(),
+    })
 }

@@ -20,6 +20,7 @@ mod mechanisms;
 mod metering;
 mod node;
 mod passwords;
+mod records;
 mod sleep;
 mod teardown;
 mod templates;
@@ -169,6 +170,7 @@ async fn serve(root: &Path, metrics_listen: Option<&str>) -> Result<()> {
     let _ = daemon.ending.send(true);
     if let Some(up) = daemon.up_if_prepared() {
         up.host.metering.store(&up);
+        records::copy(root, &up);
     }
     // Nobody answers there any more. A destroyed node has left its root empty, to go with it.
     std::fs::remove_file(root.join("vessel.sock")).context("cannot remove the socket")?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{
-    Division, FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, Support,
+    Division, FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, Support, Sweep,
     TemplateRequest,
 };
 use policy::InUse;
@@ -257,7 +257,7 @@ impl Mechanisms for NodeMechanisms {
         }
     }
 
-    fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+    fn sweep(&self, keep: &[VeId]) -> Result<Sweep, Fault> {
         leftovers::sweep(self, keep)
     }
 }

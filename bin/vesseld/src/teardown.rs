@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::convert::api_error;
 use crate::daemon::{Daemon, Up};
 use crate::host::{self, Host};
+use crate::records;
 
 /// The default pool, below the node's root.
 pub(crate) const POOL_FILE: &str = "pool.img";
@@ -55,7 +56,7 @@ pub(crate) fn destroy(daemon: &Arc<Daemon>, request: &DestroyRequest) -> Result<
         if let Some(message) = stop_all(&up, StopManner::Kill)? {
             return Err(ApiError::new(ErrorCode::Failed, message));
         }
-        let swept = up.host.pool.private_sweep(&[]);
+        let swept = up.host.pool.private_clear();
         let swept = swept.map_err(|error| failed_to_release(&error.into()))?;
         if let Some((id, error)) = swept.failed.first() {
             let message = format!("the files of VE {id} cannot be removed: {error}");
@@ -177,14 +178,16 @@ fn sole<T>(mut shared: Arc<T>) -> Result<T> {
 /// Removes what the node has below its root, except the file of its pool and the daemon's lock.
 fn remove_files(daemon: &Daemon) -> Result<()> {
     let root = &daemon.root;
-    for folder in ["run", "log", "pool"] {
+    for folder in ["run", "log", "pool", records::ASIDE] {
         gone(std::fs::remove_dir_all(root.join(folder)), folder)?;
     }
     for file in [
         "node.toml",
-        "registry.db",
+        records::FILE,
         "registry.db-wal",
         "registry.db-shm",
+        records::COPY,
+        "registry.new",
         crate::metering::HISTORY_FILE,
         "history.damaged",
     ] {

@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     activities: Mutex<HashMap<VeId, State>>,
     /// When VEs restarted themselves, of late.
     restarts: Mutex<BTreeMap<VeId, Vec<u64>>>,
+    /// Numbers that no new VE may have: files lie there of a VE that the registry does not know.
+    strangers: Mutex<BTreeSet<VeId>>,
     /// VEs whose record may not tell the truth: the end of an operation could not be written.
     doubted: Mutex<BTreeSet<VeId>>,
     /// What VEs hold of the node.
@@ -58,6 +60,7 @@ impl Inner {
             tickets: Mutex::default(),
             activities: Mutex::default(),
             restarts: Mutex::default(),
+            strangers: Mutex::default(),
             doubted: Mutex::default(),
             templates: Mutex::default(),
             submitting: Mutex::default(),
@@ -115,6 +118,14 @@ impl Inner {
 
     pub(crate) fn forget_restarts(&self, id: VeId) {
         locked(&self.restarts).remove(&id);
+    }
+
+    pub(crate) fn keep_strangers(&self, ids: BTreeSet<VeId>) {
+        *locked(&self.strangers) = ids;
+    }
+
+    pub(crate) fn strangers(&self) -> BTreeSet<VeId> {
+        locked(&self.strangers).clone()
     }
 
     /// Notes that the record of a VE may not tell the truth.

@@ -1,6 +1,6 @@
 //! The engine's front: taking requests, and one lane of work per VE and per template.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -215,6 +215,12 @@ impl Engine {
         Ok(created.map(|record| self.inner.as_seen(record)).collect())
     }
 
+    /// Numbers of VEs that the registry does not know, and whose files are kept.
+    #[must_use]
+    pub fn strangers(&self) -> BTreeSet<VeId> {
+        self.inner.strangers()
+    }
+
     fn submit_create(&self, request: &CreateRequest) -> Result<Submitted, Failure> {
         let parts = &self.inner.parts;
         admission::check_settings(parts.mechanisms.as_ref(), &request.settings)?;
@@ -229,10 +235,12 @@ impl Engine {
         let submitting = self.inner.submit_gate();
         let now = (parts.clock)();
         let mut held = None;
+        let strangers = self.inner.strangers();
         let reserved = parts
             .registry
             .create_reserve(&request.first_boot, now, |ids, addresses| {
-                let taken = (ids, addresses);
+                let ids = ids.union(&strangers).copied().collect();
+                let taken = (&ids, addresses);
                 let specified =
                     admission::specification(request, &version, &parts.facts, now, taken)?;
                 let (spec, _) = &specified;

@@ -35,9 +35,11 @@ mod mechanisms;
 mod plan;
 mod recovery;
 mod request;
+mod restarts;
 #[cfg(test)]
 mod simulation;
 mod sleep;
+mod strangers;
 mod templates;
 
 pub use error::{Failure, FailureKind};
@@ -45,7 +47,7 @@ pub use inner::Ticket;
 pub use lanes::{Engine, EngineParts, Notice, RunLane, Submitted};
 pub use ledger::Holding;
 pub use mechanisms::{
-    Division, Fault, Mechanisms, Patience, Progress, ProgressSink, Running, Support,
+    Division, Fault, Mechanisms, Patience, Progress, ProgressSink, Running, Support, Sweep,
 };
 pub use plan::Step;
 pub use request::{CreateRequest, NodeFacts, Request, StopManner, TemplateRequest, VeRequest};

@@ -1,6 +1,6 @@
 //! The node as the engine sees it: everything that is done, and nothing that is decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -180,8 +180,18 @@ pub trait Mechanisms: Send + Sync {
     /// Gives a running VE other addresses.
     fn addresses_apply(&self, id: VeId, old: &[IpAddr], new: &[IpAddr]) -> Result<(), Fault>;
 
-    /// Removes what lies about of VEs other than these: areas, groups, links. Says what it found.
-    fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault>;
+    /// Removes what lies about of VEs other than these: areas, groups, links. Files that a VE wrote stay.
+    fn sweep(&self, keep: &[VeId]) -> Result<Sweep, Fault>;
+}
+
+/// What was found of VEs that are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// What was removed, in words.
+    pub found: Vec<String>,
+    /// Numbers whose files stay: nothing of Vessel's own leaves files without a VE, so the registry
+    /// was lost, or is an old one.
+    pub strangers: BTreeSet<VeId>,
 }
 
 impl Fault {

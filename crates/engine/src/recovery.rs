@@ -10,6 +10,7 @@
 //! | create | anything | what there is of the VE is removed |
 //! | delete, begun | anything | carried on to its end |
 //! | restart, reboot | the old init ended | the VE is started |
+//! | restart | the old init runs | taken over, and restarted: it may have been told to end |
 //! | stop | the init ended | cleared up, also if the init asked for a reboot |
 //! | start | a new init runs | taken over |
 //! | suspend | all is on disk | it is checkpointed |
@@ -20,8 +21,10 @@
 //! | anything else | the init runs | taken over as it is; limits and addresses as recorded |
 //! | anything else | no init runs | cleared up; an end that nobody saw is settled |
 //!
-//! Operations that had only been queued are ended; nothing of them was done. An init that the
-//! registry does not know is ended, and whatever belongs to no VE is removed. A part of a VE that
+//! Operations that had only been queued are ended; nothing of them was done. Whatever belongs to no VE
+//! is removed, but for files that one wrote, and no number is given again where such lie. While an init
+//! runs that the registry does not know, the node stays down, and everything is left as it is: then the
+//! registry is an old one, and with the right one all is well. A part of a VE that
 //! cannot be set right makes its record unclean and is no reason for the node to stay down.
 
 use std::collections::BTreeMap;
@@ -37,6 +40,7 @@ use crate::lanes::Engine;
 use crate::mechanisms::{Nobody, Patience, Running};
 use crate::plan::{self, Step, Work};
 use crate::sleep::Slept;
+use crate::{restarts, strangers};
 
 /// One VE as it was found.
 pub(crate) struct Found {
@@ -62,23 +66,16 @@ impl Engine {
         let known = records.iter().map(|r| (r.spec.id, r.run.clone()));
         let known = known.collect();
         let mut running = mechanisms.running(&known)?;
+        strangers::refuse(&records, &running)?;
         let exits = mechanisms.exits()?;
         self.inner.settle_holdings(&records);
 
+        let mut restarts = Vec::new();
         for record in records {
             let id = record.spec.id;
             let found = Found::new(record, &open, running.remove(&id), exits.get(&id));
+            restarts.extend(restarts::begun(&found));
             findings.extend(self.set_right(found)?);
-        }
-        for id in running.into_keys() {
-            let ended = mechanisms.end(id, None, Patience::None, &|| false);
-            findings.push(match ended.and_then(|_| mechanisms.clear(id)) {
-                Ok(()) => format!("ended the processes of VE {id}, which is not in the registry"),
-                Err(fault) => format!(
-                    "VE {id} is not in the registry, and its processes cannot be ended: {}",
-                    fault.message
-                ),
-            });
         }
         for operation in &open {
             self.end_open(operation)?;
@@ -90,13 +87,18 @@ impl Engine {
         self.inner.settle_holdings(&records);
         let keep: Vec<_> = records.into_iter().map(|r| r.spec.id).collect();
         match mechanisms.sweep(&keep) {
-            Ok(swept) => findings.extend(swept),
+            Ok(swept) => {
+                findings.extend(swept.found);
+                findings.extend(strangers::told(&swept.strangers));
+                self.inner.keep_strangers(swept.strangers);
+            }
             Err(fault) => findings.push(format!(
                 "what belongs to no VE could not be removed: {}",
                 fault.message
             )),
         }
         self.open_lanes();
+        findings.extend(self.carry_on(restarts));
         Ok(findings)
     }
 

@@ -15,7 +15,7 @@ use crate::layout::{self, PRIVATE};
 use crate::{Pool, Quota, nested};
 
 /// The parts of an area.
-const UPPER: &str = "upper";
+pub(crate) const UPPER: &str = "upper";
 const WORK: &str = "work";
 /// A work directory that was replaced and is being removed.
 const WORK_DEAD: &str = ".work-dead";

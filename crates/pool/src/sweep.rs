@@ -6,7 +6,7 @@ use kernel::btrfs::{self, QgroupId, SubvolumeId};
 use ve::VeId;
 
 use crate::layout::{self, PRIVATE};
-use crate::private::{AREA_LEVEL, DEAD, NEW, PrivateError};
+use crate::private::{AREA_LEVEL, DEAD, NEW, PrivateError, UPPER};
 use crate::{Pool, Quota};
 
 /// Something that no VE owned and that is gone now.
@@ -29,11 +29,16 @@ pub struct SweepReport {
     pub removed: Vec<Swept>,
     /// What could not be removed, for the next sweep.
     pub failed: Vec<(VeId, PrivateError)>,
+    /// VEs that are not to be kept, and whose areas hold files: they stay.
+    pub strangers: Vec<VeId>,
 }
 
 impl Pool {
-    /// Removes the private areas and quota groups of all VEs that are not in `keep`, and what crashes
-    /// left. `keep` must name every VE there is, those that are being made included.
+    /// Removes the empty private areas and the quota groups of all VEs that are not in `keep`, and what
+    /// crashes left. `keep` must name every VE there is, those that are being made included.
+    ///
+    /// An area that holds files stays, with its group: no crash leaves one behind, so whoever says
+    /// `keep` has lost a VE.
     ///
     /// In a directory of a btrfs that others use too, only groups of subvolumes that are gone and
     /// groups of areas found here are removed: the rest may be the others'.
@@ -41,6 +46,18 @@ impl Pool {
     /// # Errors
     /// When the areas or groups cannot be listed. What fails for one VE is in the report.
     pub fn private_sweep(&self, keep: &[VeId]) -> std::io::Result<SweepReport> {
+        self.sweep(keep, |id| self.holds_files(id))
+    }
+
+    /// Removes all private areas with all files in them, and all quota groups.
+    ///
+    /// # Errors
+    /// As of [`Pool::private_sweep`].
+    pub fn private_clear(&self) -> std::io::Result<SweepReport> {
+        self.sweep(&[], |_| false)
+    }
+
+    fn sweep(&self, keep: &[VeId], stays: impl Fn(VeId) -> bool) -> std::io::Result<SweepReport> {
         let mut report = SweepReport::default();
         let areas = layout::open_directory(self.root(), PRIVATE)?;
         for name in layout::names(areas.as_fd())? {
@@ -50,6 +67,10 @@ impl Pool {
                 continue;
             };
             let kept = keep.contains(&id);
+            if prefix.is_empty() && !kept && stays(id) {
+                report.strangers.push(id);
+                continue;
+            }
             let (swept, result) = match prefix {
                 "" if !kept => (Swept::Area(id), self.private_remove(id)),
                 NEW if !kept => (Swept::Remains(id), self.private_remove(id)),
@@ -62,9 +83,19 @@ impl Pool {
             }
         }
         if *self.quota() == Quota::Simple {
-            self.sweep_groups(keep, &mut report)?;
+            let keep = [keep, &report.strangers].concat();
+            self.sweep_groups(&keep, &mut report)?;
         }
         Ok(report)
+    }
+
+    /// Whether a VE changed anything in its area; one that cannot be read counts as changed.
+    fn holds_files(&self, id: VeId) -> bool {
+        let upper = self.path().join(PRIVATE).join(id.to_string()).join(UPPER);
+        match std::fs::read_dir(upper) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
     }
 
     fn sweep_groups(&self, keep: &[VeId], report: &mut SweepReport) -> std::io::Result<()> {

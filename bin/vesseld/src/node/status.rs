@@ -180,6 +180,15 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
     let records = up.engine.list().map_err(api_error)?;
     let saved = crate::templates::saved_bytes(host, &records);
     let source = crate::host::pool_source(&host.root, &host.config.pool);
+    let strangers = up.engine.strangers();
+    let strangers = strangers.iter().map(|id| {
+        format!(
+            "`private/{id}` holds the files of a VE that the registry does not know: bring back a registry \
+             that does, or remove it with `nsenter --target {} --mount btrfs subvolume delete {}`",
+            std::process::id(),
+            crate::host::pool_mount(&host.root).join("private").join(id.to_string()).display()
+        )
+    });
     let warnings = host.pool.warnings().iter().map(ToString::to_string);
     Ok(PoolStatus {
         kind: match host.config.pool {
@@ -196,6 +205,7 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
         healthy: health.problems.is_empty() && !health.read_only,
         warnings: warnings
             .chain(health.problems.iter().map(ToString::to_string))
+            .chain(strangers)
             .collect(),
     })
 }

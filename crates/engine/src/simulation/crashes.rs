@@ -1,7 +1,8 @@
 //! The daemon dies at every moment of every operation, and again while it sets the node right.
 
 use super::world::{Dump, Image};
-use super::{RUNNING, SCENARIOS, Scenario, Sim, Views, stopped};
+use super::{RUNNING, SCENARIOS, Scenario, Sim, Views, ask, create, disk, stopped};
+use crate::VeRequest;
 use std::collections::BTreeSet;
 
 use registry::OperationState;
@@ -168,20 +169,52 @@ fn web(views: &Views) -> Option<&super::View> {
 }
 
 #[test]
-fn processes_of_no_ve_are_ended() {
+fn a_registry_older_than_what_runs_changes_nothing() {
     let scenario = SCENARIOS.iter().find(|s| s.before == RUNNING).unwrap();
     let sim = scenario.prepare();
-    let stray = VeId::new(119).unwrap();
-    {
-        let mut world = sim.node.world();
-        let init = world.inits.values().next().unwrap().clone();
-        world.inits.insert(stray, init);
-        world.areas.insert(stray, super::world::Area::default());
-        world.groups.insert(stray, None);
-    }
-    let views = sim.views();
-    let sim = sim.restarted();
-    sim.hear();
-    sim.check_whole("a stray VE");
+    let old = std::fs::read(sim.folder.path().join("registry.db")).unwrap();
+    let log = std::fs::read(world_log(&sim)).unwrap();
+    sim.done(create("new", &[disk(30)])).unwrap();
+    sim.done(ask("new", VeRequest::Start)).unwrap();
+    let (id, views) = (sim.id("new"), sim.views());
+    let newest = Image {
+        label: String::new(),
+        world: sim.node.world().clone(),
+        database: std::fs::read(sim.folder.path().join("registry.db")).unwrap(),
+        log: std::fs::read(world_log(&sim)).unwrap(),
+    };
+    let older = Image {
+        database: old,
+        log,
+        ..newest.clone()
+    };
+    let sim = Sim::after_crash(&older);
+    let refused = sim.engine.recover().unwrap_err();
+    assert!(
+        refused
+            .message
+            .starts_with(&format!("VE {id} runs (its init is process ")),
+        "{refused}"
+    );
+    assert_eq!(*sim.node.world(), older.world);
+
+    // With the newest one it is as if nothing had been.
+    let sim = Sim::after_crash(&newest);
+    sim.engine.recover().unwrap();
     assert_eq!(sim.views(), views);
+    sim.check_whole("the newest registry");
+
+    // Without the VE's processes the node comes up, and gives its number and its files to nobody.
+    let sim = Sim::after_crash(&older);
+    sim.node.world().inits.remove(&id);
+    sim.engine.recover().unwrap();
+    assert!(sim.engine.find("new").is_err());
+    sim.done(create("other", &[])).unwrap();
+    assert_ne!(sim.id("other"), id);
+    let area = sim.node.world().areas[&id].clone();
+    assert_eq!(area, older.world.areas[&id]);
+}
+
+fn world_log(sim: &Sim) -> std::path::PathBuf {
+    super::world::log_of(&sim.folder.path().join("registry.db"))
 }

@@ -7,7 +7,7 @@ use policy::InUse;
 use registry::{Run, VeRecord};
 use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
 
-use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running};
+use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running, Sweep};
 use crate::request::TemplateRequest;
 
 use super::{Dump, FakeNode, Init, Sleeper, World};
@@ -338,15 +338,17 @@ impl Mechanisms for FakeNode {
         call.end(())
     }
 
-    fn sweep(&self, keep: &[VeId]) -> Result<Vec<String>, Fault> {
+    fn sweep(&self, keep: &[VeId]) -> Result<Sweep, Fault> {
         let call = self.begin(None, "sweep")?;
         let mut world = self.world();
         let mut found = Vec::new();
-        let strays: Vec<_> = world.inits.keys().copied().collect();
-        for id in strays.into_iter().filter(|id| !keep.contains(id)) {
-            world.die(id, Exit::Signal(9));
-            found.push(format!("processes of {id}"));
-        }
+        let written = world
+            .areas
+            .iter()
+            .filter(|(_, area)| !area.files.is_empty());
+        let written = written.map(|(id, _)| *id);
+        let strangers: BTreeSet<_> = written.filter(|id| !keep.contains(id)).collect();
+        let keep = [keep, &strangers.iter().copied().collect::<Vec<_>>()].concat();
         let count = world.areas.len() + world.groups.len() + world.links.len();
         world.areas.retain(|id, _| keep.contains(id));
         world.groups.retain(|id, _| keep.contains(id));
@@ -359,6 +361,6 @@ impl Mechanisms for FakeNode {
             found.push("areas, groups or links".to_owned());
         }
         drop(world);
-        call.end(found)
+        call.end(Sweep { found, strangers })
     }
 }
