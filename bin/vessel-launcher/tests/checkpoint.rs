@@ -127,13 +127,15 @@ impl Bedroom {
             group: &self.own,
             folder: &self.folder,
             gate: &self.gate,
+            work: &self.gate.with_extension("work"),
             criu: &self.criu,
             launcher: &self.node.client,
             follower: &self.follower,
         });
         println!("woken in {:?}", begun.elapsed());
         if woken.is_err() {
-            let log = fs::read_to_string(self.folder.join("restore.log"));
+            let log = self.gate.with_extension("work").join("restore.log");
+            let log = fs::read_to_string(log);
             println!("{}", log.unwrap_or_default());
         }
         woken

@@ -19,6 +19,7 @@ pub(crate) fn report(root: &Path) -> DoctorReport {
     let view = crate::launcher::view_program();
     let lost = "`free`, `top` and `uptime` in VEs show the machine's numbers";
     rows.push(program_row("view", &view, Diagnosis::Warning, lost));
+    rows.push(criu_row());
     rows.push(node_row(root));
     DoctorReport { rows }
 }
@@ -94,6 +95,32 @@ fn program_row(
             Err(error) => format!("{error}; {lost}"),
         },
         remedy: (!there).then(|| format!("install `{name}` beside `vesseld`")),
+    }
+}
+
+fn criu_row() -> DoctorRow {
+    let (diagnosis, found, remedy) = match checkpoint::Criu::look() {
+        Ok((command, version)) => {
+            let program = command.last().cloned().unwrap_or_default();
+            (Diagnosis::Ok, format!("CRIU {version} at {program}"), None)
+        }
+        Err(error) => (
+            Diagnosis::Warning,
+            format!(
+                "{:#}; without it no VE can be suspended or woken",
+                anyhow::Error::from(error)
+            ),
+            Some(
+                "`cargo xtask dependencies`, or Debian's package `criu` in version 4.2 or later"
+                    .to_owned(),
+            ),
+        ),
+    };
+    DoctorRow {
+        check: "CRIU in use".to_owned(),
+        diagnosis,
+        found,
+        remedy,
     }
 }
 

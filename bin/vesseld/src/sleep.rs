@@ -34,6 +34,11 @@ fn gate(host: &Host, id: VeId) -> PathBuf {
     host.root.join("run").join(format!("gate-{id}.sock"))
 }
 
+/// Where CRIU says what it does while it wakes a VE.
+fn work(host: &Host, id: VeId) -> PathBuf {
+    host.root.join("run").join(format!("wake-{id}"))
+}
+
 /// The engine's sink for one who follows CRIU.
 struct Watch<'a> {
     sink: &'a dyn ProgressSink,
@@ -159,6 +164,7 @@ pub(crate) fn wake(
         group: &host.groups.ve(id),
         folder: &folder(host, id),
         gate: &gate(host, id),
+        work: &work(host, id),
         criu: &criu,
         launcher: &host.launcher.client(),
         follower: &Watch { sink, expected: 0 },
@@ -175,6 +181,8 @@ pub(crate) fn wake(
 }
 
 pub(crate) fn discard(host: &Host, id: VeId) -> Result<(), Fault> {
+    // Nothing of a VE outlives it; and what is left here is small.
+    let _ = std::fs::remove_dir_all(work(host, id));
     resume::discard(&folder(host, id)).map_err(|error| fault(&error))
 }
 
@@ -202,6 +210,9 @@ fn suspend_fault(error: &SuspendError) -> Fault {
         SuspendError::Console { .. } => fault(error)
             .of_kind(FailureKind::Conflict)
             .with_hint("log out at its console (`vessel console`) and try again"),
+        SuspendError::DeadConsole { .. } => fault(error)
+            .of_kind(FailureKind::Conflict)
+            .with_hint("end that process in the VE, or restart the VE, and try again"),
         SuspendError::Write { source, .. } if is_full(source) => full(fault(error)),
         SuspendError::Criu { words, .. } if words.contains("No space left") => full(fault(error)),
         _ => fault(error),

@@ -94,6 +94,23 @@ impl Criu {
     /// # Errors
     /// Says what is missing and what to do.
     pub fn find(programs: &Path, run: &Path) -> Result<Self, CriuError> {
+        let (command, version) = Self::look()?;
+        let plugins = plugins(programs, run)?;
+        Ok(Self {
+            program: CriuProgram {
+                command,
+                script: programs.join(SCRIPT),
+                plugins,
+            },
+            version,
+        })
+    }
+
+    /// How the CRIU is called that would be used, and its version. Changes nothing.
+    ///
+    /// # Errors
+    /// As of [`Criu::find`].
+    pub fn look() -> Result<(Vec<String>, String), CriuError> {
         let chosen = std::env::var_os(CHOSEN).map(|path| vec![path.to_string_lossy().into_owned()]);
         let command = chosen.or_else(own).or_else(of_host);
         let command = command.ok_or(CriuError::Missing)?;
@@ -113,15 +130,7 @@ impl Criu {
                 wanted,
             });
         }
-        let plugins = plugins(programs, run)?;
-        Ok(Self {
-            program: CriuProgram {
-                command,
-                script: programs.join(SCRIPT),
-                plugins,
-            },
-            version,
-        })
+        Ok((command, version))
     }
 
     /// A command that runs it for a VE whose first user id is `base`.

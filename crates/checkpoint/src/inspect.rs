@@ -58,21 +58,6 @@ fn parent(pid: u32) -> Option<u32> {
     line.trim().parse().ok()
 }
 
-/// A process that has `/dev/tty` open.
-pub(crate) fn holder_of_tty(processes: &[u32]) -> Option<(u32, String)> {
-    let holds = |pid: &u32| {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
-        let mut targets = descriptors.into_iter().flatten().flatten();
-        targets.any(|entry| {
-            let target = fs::read_link(entry.path());
-            target.is_ok_and(|target| target.ends_with("dev/tty"))
-        })
-    };
-    let pid = processes.iter().copied().find(holds)?;
-    let name = kernel::proc::program_name(pid).unwrap_or_default();
-    Some((pid, name))
-}
-
 /// The root directory of a process's mounts.
 pub(crate) fn root_of(init: u32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -80,7 +65,7 @@ pub(crate) fn root_of(init: u32) -> Result<OwnedFd, Errno> {
 }
 
 /// The VE's `/dev`, whatever its root made of that name.
-fn dev_of(init: u32) -> Result<OwnedFd, Errno> {
+pub(crate) fn dev_of(init: u32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     openat2(root_of(init)?, "dev", flags, Mode::empty(), resolve)

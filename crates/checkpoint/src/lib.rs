@@ -24,6 +24,7 @@
 //! - A folder is woken from once: a VE that ran has changed its files, and they fit no more.
 #![forbid(unsafe_code)]
 
+mod console;
 pub mod criu;
 mod folder;
 mod gate;

@@ -30,6 +30,9 @@ pub struct ResumeRequest<'a> {
     pub folder: &'a Path,
     /// Where a socket can be made, for this VE alone.
     pub gate: &'a Path,
+    /// A folder for CRIU's log, for this VE alone, with room where the pool has none. It stays when a
+    /// waking failed.
+    pub work: &'a Path,
     /// The CRIU to use.
     pub criu: &'a Criu,
     /// The launcher, which becomes the init's parent.
@@ -53,6 +56,15 @@ pub enum ResumeError {
     /// The place where CRIU asks cannot be made.
     #[error("cannot make {path}")]
     Gate {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder for CRIU's log cannot be made.
+    #[error("cannot make {path} anew")]
+    Work {
         /// Its path.
         path: PathBuf,
         /// Why.
@@ -115,9 +127,13 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
     if let Some(top) = request.group.unified_path() {
         groups::restore(&top, &manifest.groups).map_err(ResumeError::Groups)?;
     }
-    let log = request.folder.join(RESTORE_LOG);
     // What an earlier try said would be told for this one's.
-    let _ = std::fs::remove_file(&log);
+    let renewed = folder::remove(request.work).and_then(|()| std::fs::create_dir_all(request.work));
+    renewed.map_err(|source| ResumeError::Work {
+        path: request.work.to_owned(),
+        source,
+    })?;
+    let log = request.work.join(RESTORE_LOG);
     let gate = Gate::open(request.gate).map_err(|source| ResumeError::Gate {
         path: request.gate.to_owned(),
         source,
@@ -126,6 +142,7 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
         launch: request.launch.clone(),
         criu: request.criu.program.clone(),
         images: request.folder.to_owned(),
+        work: request.work.to_owned(),
         console: manifest.console,
         addresses_before: manifest.addresses,
         dev: manifest.dev,
@@ -139,6 +156,10 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
         over.store(true, Ordering::Relaxed);
         (woken, keeper.join().unwrap_or(None))
     });
+    if woken.is_ok() {
+        // One that stays is renewed by the next waking.
+        let _ = folder::remove(request.work);
+    }
     woken.map_err(|source| {
         // A CRIU that was killed may leave processes; without any this does nothing.
         let _ = request.group.kill_all(KILL_TIMEOUT);

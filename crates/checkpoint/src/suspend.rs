@@ -15,6 +15,7 @@ use runtime::protocol::Launched;
 use runtime::restore::{COMMON_OPTIONS, CONSOLE_NAME, DEV_NAME, view_name};
 use ve::VeId;
 
+use crate::console;
 use crate::criu::Criu;
 use crate::gate::{self, Gate, Waiting};
 use crate::inspect;
@@ -108,6 +109,25 @@ pub enum SuspendError {
         /// Its name.
         name: String,
     },
+    /// It ended by itself meanwhile.
+    #[error("VE {id} ended while it was being put on disk")]
+    Ended {
+        /// The VE.
+        id: VeId,
+    },
+    /// Its console was cut off when the launcher was killed that had it.
+    #[error(
+        "the console of VE {id} was cut off when the node's launcher was killed, and `{name}` \
+         (process {pid}) still holds it"
+    )]
+    DeadConsole {
+        /// The VE.
+        id: VeId,
+        /// The process.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
     /// It cannot be frozen or thawed.
     #[error("VE {id} cannot be held still")]
     Freeze {
@@ -175,6 +195,7 @@ pub enum SuspendError {
 pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> {
     let begun = Instant::now();
     check_strays(request)?;
+    check_console(request)?;
     let mut failed = None;
     for how in ATTEMPTS {
         let watched = watches::watched(&processes(request)?);
@@ -192,6 +213,9 @@ pub fn suspend(request: &SuspendRequest<'_>) -> Result<Suspended, SuspendError> 
                 let cached = matches!(&error, SuspendError::Criu { words, .. }
                     if words.contains("fsnotify") || words.contains("inotify"));
                 folder::remove(&new).map_err(|source| write(request, source))?;
+                if !lives(request.init.pid, request.init.start_time) {
+                    return Err(SuspendError::Ended { id: request.id });
+                }
                 if !cached {
                     return Err(error);
                 }
@@ -227,6 +251,14 @@ fn check_strays(request: &SuspendRequest<'_>) -> Result<(), SuspendError> {
             pid: stray.pid,
             name: stray.name,
         }),
+    }
+}
+
+fn check_console(request: &SuspendRequest<'_>) -> Result<(), SuspendError> {
+    let id = request.id;
+    match console::holder_of_dead_console(&processes(request)?, request.init.pid) {
+        None => Ok(()),
+        Some((pid, name)) => Err(SuspendError::DeadConsole { id, pid, name }),
     }
 }
 
@@ -351,7 +383,7 @@ fn complaint(request: &SuspendRequest<'_>, folders: &[&Path], status: ExitStatus
     let terminal = said.as_ref();
     if terminal.is_some_and(|words| words.contains("ctty inheritance"))
         && let Ok(processes) = request.group.processes()
-        && let Some((pid, name)) = inspect::holder_of_tty(&processes)
+        && let Some((pid, name)) = console::holder_of_tty(&processes)
     {
         let id = request.id;
         return SuspendError::Console { id, pid, name };

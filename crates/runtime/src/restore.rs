@@ -21,7 +21,7 @@ pub fn view_name(name: &str) -> String {
     format!("vessel-view-{name}")
 }
 
-/// CRIU's log of a restore, in the folder of the checkpoint.
+/// CRIU's log of a restore, in [`RestoreSpec::work`].
 pub const RESTORE_LOG: &str = "restore.log";
 /// Variable that tells the plugin the VE's first user id: see the crate `criu-plugin`.
 pub const PLUGIN_VARIABLE: &str = "VESSEL_UID_BASE";
@@ -34,8 +34,11 @@ pub struct RestoreSpec {
     pub launch: LaunchSpec,
     /// How CRIU is called.
     pub criu: CriuProgram,
-    /// Folder with CRIU's images; its log goes there, too.
+    /// Folder with CRIU's images.
     pub images: PathBuf,
+    /// Folder for what CRIU writes: its log, and the number of the init. Not among the images: where they
+    /// lie may be full, and waking needs no room there.
+    pub work: PathBuf,
     /// The console's terminal as the checkpoint names it: `tty[RDEV:DEV]`.
     pub console: String,
     /// Addresses that it had; it wakes with those of `launch`.

@@ -78,7 +78,7 @@ impl State {
     ) -> Result<(), Failure> {
         let id = spec.launch.id;
         self.check_free(id)?;
-        let _ = fs::remove_file(spec.images.join(restorer::PID_FILE));
+        let _ = fs::remove_file(spec.work.join(restorer::PID_FILE));
         let base = id.uid_base();
         let root = self.root_of_sleeper(&spec.launch)?;
         let dev = dev::build_as(base, &spec.dev)?;
@@ -206,7 +206,7 @@ impl State {
 
     /// Finds the init that CRIU left.
     fn wake(spec: &RestoreSpec) -> Result<(Launched, OwnedFd), Failure> {
-        let path = spec.images.join(restorer::PID_FILE);
+        let path = spec.work.join(restorer::PID_FILE);
         let text = fs::read_to_string(&path).step(format_args!("read {}", path.display()))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| failure(FailureKind::Node, "CRIU named no process"))?;
@@ -316,7 +316,7 @@ impl State {
     /// Ends processes that a CRIU left which was killed: the launcher inherits them.
     fn bury_orphans(&self) {
         let woken = |restoring: &Restoring| {
-            let text = fs::read_to_string(restoring.spec.images.join(restorer::PID_FILE));
+            let text = fs::read_to_string(restoring.spec.work.join(restorer::PID_FILE));
             text.ok().and_then(|text| text.trim().parse().ok())
         };
         let woken: Vec<u32> = self.restores.values().filter_map(woken).collect();

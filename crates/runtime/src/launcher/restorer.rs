@@ -24,7 +24,7 @@ use crate::restore::{
     CONSOLE_NAME, DEV_NAME, PLUGIN_VARIABLE, RESTORE_LOG, RestoreSpec, view_name,
 };
 
-/// Where CRIU writes the number of the woken init, in the folder of the checkpoint.
+/// Where CRIU writes the number of the woken init, in its folder for that.
 pub(super) const PID_FILE: &str = "init.pid";
 
 /// Where the VE's mounts are attached, in this process's own view only: at the first that hides
@@ -78,7 +78,7 @@ fn become_criu(
     }
     // CRIU tries out what the kernel can do with a connection to itself.
     network::inside::loopback_only().step("bring CRIU's loopback up")?;
-    let used = [&spec.images, &spec.criu.script, &spec.gate];
+    let used = [&spec.images, &spec.work, &spec.criu.script, &spec.gate];
     let staging = STAGINGS
         .into_iter()
         .map(Path::new)
@@ -91,7 +91,7 @@ fn become_criu(
     let places = Places::attach(staging, [&root, &dev, &console], view.as_ref())?;
     let null = open("/dev/null", OFlags::RDWR)?;
     let output = open(
-        spec.images.join(OUTPUT),
+        spec.work.join(OUTPUT),
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC,
     )?;
     confine::use_streams([null.as_fd(), output.as_fd(), output.as_fd()])?;
@@ -185,6 +185,7 @@ fn arguments(spec: &RestoreSpec, places: &Places, terminal: &OwnedFd) -> Vec<Str
     let mut add = |parts: &[&str]| arguments.extend(parts.iter().map(|part| (*part).to_owned()));
     add(&["restore", "--restore-detached", "--pidfile", PID_FILE]);
     add(&["--images-dir", &spec.images.to_string_lossy()]);
+    add(&["--work-dir", &spec.work.to_string_lossy()]);
     add(&["--log-file", RESTORE_LOG, "-v1"]);
     add(&["--root", &places.root]);
     add(&["--external", &format!("mnt[{DEV_NAME}]:{}", places.dev)]);
