@@ -17,6 +17,7 @@ tests! {
         an_owner_logs_in_with_a_key,
         reboot_and_poweroff_do_what_they_say,
         services_are_restarted_and_watched,
+        it_sleeps_on_disk_and_wakes_with_everything_it_had,
         its_template_says_what_is_in_it,
         a_debian_stops_in_good_order;
 }
@@ -221,6 +222,84 @@ fn services_are_restarted_and_watched(node: &mut Node) -> Result<()> {
             .contains("www-data")
     );
     drop_ve(node, "web")
+}
+
+fn it_sleeps_on_disk_and_wakes_with_everything_it_had(node: &mut Node) -> Result<()> {
+    start(node, "web", &[])?;
+    node.sh("web", "redis-cli set key value")?;
+    // One that writes to an open file, and one that talks to Redis all the time.
+    node.sh(
+        "web",
+        "systemd-run --quiet --unit=writer sh -c 'exec 3>>/root/open; n=0; \
+         while :; do n=$((n+1)); echo $n >&3; sleep 0.05; done'",
+    )?;
+    let talk = "redis-cli -r 1000000 -i 0.05 incr turns > /dev/null";
+    let talk = format!("systemd-run --quiet --unit=talker sh -c '{talk}'");
+    node.sh("web", &talk)?;
+    let units = [
+        "nginx",
+        "redis-server",
+        "writer",
+        "talker",
+        "dbus",
+        "systemd-journald",
+    ];
+    let show = format!("systemctl show -p MainPID --value {}", units.join(" "));
+    let progress = |node: &Node| -> Result<(u64, u64)> {
+        let lines = number(&node.sh("web", "wc -l < /root/open")?);
+        Ok((lines, number(&node.sh("web", "redis-cli get turns")?)))
+    };
+    let both = |(lines, turns): &(u64, u64)| *lines > 5 && *turns > 5;
+    let (lines, turns) = until("both work", PATIENCE, || progress(node), both)?;
+    let before = node.sh("web", &show)?;
+    node.ok(&["suspend", "web"])?;
+    ensure!(node.state("web")? == "checkpointed");
+    node.kill_daemon()?;
+    node.start_daemon()?;
+    ensure!(node.state("web")? == "checkpointed");
+    node.ok(&["resume", "web"])?;
+    ensure!(node.sh("web", "systemctl is-system-running")? == "running");
+    ensure!(node.sh("web", &show)? == before, "services began anew");
+    ensure!(node.sh("web", "redis-cli get key")? == "value");
+    node.expect_page(&node.v4("web")?, "nginx")?;
+    node.expect_page(&node.v6("web")?, "nginx")?;
+    let on = |now: &(u64, u64)| now.0 > lines + 3 && now.1 > turns + 3;
+    until("both go on", PATIENCE, || progress(node), on)?;
+    // Not a line was lost or written twice.
+    let gaps = "awk '$1 != NR' /root/open | wc -l";
+    ensure!(node.sh("web", gaps)? == "0", "lines are missing");
+    // What answers may still be unable to do anything: init restarts, starts, stops and logs.
+    node.sh(
+        "web",
+        "systemctl restart nginx redis-server && systemctl stop writer talker",
+    )?;
+    ensure!(
+        node.sh("web", "redis-cli get key")? == "value",
+        "what Redis saved"
+    );
+    node.sh(
+        "web",
+        "systemd-run --wait --quiet sh -c 'echo ran > /root/ran'",
+    )?;
+    ensure!(
+        node.sh("web", "cat /root/ran; su - www-data -s /bin/sh -c id")?
+            .contains("www-data")
+    );
+    node.sh(
+        "web",
+        "logger woken; journalctl --sync; journalctl --no-pager | grep -q woken",
+    )?;
+    node.expect_page(&node.v4("web")?, "nginx")?;
+    // Once more, and then its end in good order.
+    node.ok(&["suspend", "web"])?;
+    node.ok(&["resume", "web"])?;
+    ensure!(node.sh("web", "systemctl is-system-running")? == "running");
+    node.ok(&["stop", "web"])?;
+    drop_ve(node, "web")
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
 }
 
 fn its_template_says_what_is_in_it(node: &mut Node) -> Result<()> {

@@ -22,11 +22,13 @@ mod bulk;
 mod crash;
 mod debian;
 mod exec;
+mod faults;
 mod files;
 mod full;
 mod guarantees;
 mod harness;
 mod installed;
+mod interrupted;
 mod life;
 mod limits;
 mod metering;
@@ -60,6 +62,8 @@ fn main() -> ExitCode {
         crash::TESTS,
         full::TESTS,
         sleep::TESTS,
+        faults::TESTS,
+        interrupted::TESTS,
         debian::TESTS,
         installed::TESTS,
         adversary::escapes::TESTS,

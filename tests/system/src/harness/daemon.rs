@@ -32,6 +32,7 @@ impl Node {
             .arg(self.root());
         command
             .env_remove("VESSEL_ROOT")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors);
@@ -125,11 +126,46 @@ impl Node {
         Ok(())
     }
 
+    /// Lets daemons find a variable in their environment from now on, or none of that name.
+    pub(crate) fn give_daemon(&mut self, name: &str, value: &str) -> Result<()> {
+        self.environment.retain(|(other, _)| other != name);
+        if !value.is_empty() {
+            self.environment.push((name.to_owned(), value.to_owned()));
+        }
+        self.kill_daemon()?;
+        self.start_daemon()
+    }
+
+    /// Starts a daemon that must refuse; returns what it said.
+    pub(crate) fn daemon_refuses(&mut self) -> Result<String> {
+        let log = self.place.folder().join("vesseld.log");
+        let before = fs::read_to_string(&log).unwrap_or_default().len();
+        let started = self.start_daemon();
+        ensure!(started.is_err(), "a daemon that had to refuse runs");
+        self.daemon = None;
+        let said = fs::read_to_string(&log).context("it said nothing")?;
+        Ok(said[before..].to_owned())
+    }
+
+    /// Ends every process of a node whose daemon has ended.
+    pub(crate) fn end_all(&self) -> Result<()> {
+        ensure!(self.daemon.is_none(), "the daemon runs");
+        self.place.end_processes();
+        Ok(())
+    }
+
+    /// The loop device under the node's pool.
+    pub(crate) fn pool_device(&self) -> Result<String> {
+        let root = self.root().display().to_string();
+        let found = machine::loop_devices(&root).into_iter().next();
+        found.context("the pool has no loop device")
+    }
+
     /// Cuts the power of the node's machine and starts it anew, as far as one can who keeps the
     /// machine: every process, mount, link, group and filter of the node is gone at once.
     pub(crate) fn cut_power(&mut self) -> Result<()> {
         self.kill_daemon()?;
-        self.place.end_processes();
+        self.end_all()?;
         self.inside(&["nft", "flush", "ruleset"])?.success()?;
         self.start_daemon()
     }

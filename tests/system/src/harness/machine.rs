@@ -226,7 +226,7 @@ pub(crate) fn all_processes() -> Vec<Pid> {
 }
 
 /// Loop devices whose file's path contains a text.
-fn loop_devices(text: &str) -> Vec<String> {
+pub(super) fn loop_devices(text: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir("/sys/block") else {
         return Vec::new();
     };

@@ -22,6 +22,8 @@ const POOL_SIZE: &str = "2G";
 pub(crate) struct Node {
     pub(super) place: Place,
     pub(super) daemon: Option<Child>,
+    /// What daemons find in their environment from now on.
+    pub(super) environment: Vec<(String, String)>,
     /// What the network namespace held before the node.
     network_before: String,
     uplink: Option<Uplink>,
@@ -57,6 +59,7 @@ impl Node {
         Self {
             place,
             daemon: None,
+            environment: Vec::new(),
             network_before: String::new(),
             uplink: None,
             kept: false,
