@@ -23,7 +23,7 @@ use crate::history::LOAD_INTERVAL;
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::view::Views;
-use crate::wire::{Answer, Attributes, Entries, Operation, REQUEST_BYTES_MAX, Request};
+use crate::wire::{Answer, Attributes, Entries, Entry, Operation, REQUEST_BYTES_MAX, Request};
 
 /// Requests that are read, and answered, before something else is looked at.
 const TURN: usize = 64;
@@ -270,7 +270,11 @@ impl Server {
                 Answer::data(unique, part(text.as_bytes(), *offset, *size))
             }
             Operation::List { offset, size } => {
-                let entries = self.list(node()?, *offset, *size);
+                let entries = self.list(node()?, *offset, *size, Entries::add);
+                Answer::data(unique, entries.bytes())
+            }
+            Operation::ListPlus { offset, size } => {
+                let entries = self.list(node()?, *offset, *size, Entries::add_plus);
                 Answer::data(unique, entries.bytes())
             }
             Operation::Release { handle } => {
@@ -302,14 +306,25 @@ impl Server {
         }
     }
 
-    fn list(&mut self, folder: Node, offset: u64, size: u32) -> Entries {
+    /// Lists a folder from a place on; `add` says in which form.
+    fn list(
+        &mut self,
+        folder: Node,
+        offset: u64,
+        size: u32,
+        add: fn(&mut Entries, &Entry<'_>) -> bool,
+    ) -> Entries {
         let mut entries = Entries::new(size);
-        let own = folder.number();
-        let dots = [(own, true, ".".to_owned()), (own, true, "..".to_owned())];
         let below = self.views.list(folder).into_iter();
-        let below = below.map(|e| (e.node.number(), Views::is_folder(e.node), e.name));
-        for (next, (number, is_folder, name)) in (1_u64..).zip(dots.into_iter().chain(below)) {
-            if next > offset && !entries.add(number, next, is_folder, &name) {
+        let below = below.map(|entry| (entry.node, entry.name));
+        let dots = [".", ".."].map(|name| (folder, name.to_owned()));
+        for (next, (node, name)) in (1_u64..).zip(dots.into_iter().chain(below)) {
+            let entry = Entry {
+                attributes: self.attributes(node),
+                next,
+                name: &name,
+            };
+            if next > offset && !add(&mut entries, &entry) {
                 break;
             }
         }

@@ -15,6 +15,10 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 const HEADER: usize = 40;
 
+/// Sizes of an answer's header, and of what a lookup answers.
+const ANSWER_HEADER: usize = 16;
+const ENTRY: usize = 128;
+
 /// Attributes are asked for of an open file.
 const ATTRIBUTES_OF_OPEN: u32 = 1;
 
@@ -22,7 +26,8 @@ const ATTRIBUTES_OF_OPEN: u32 = 1;
 const OPEN_DIRECT: u32 = 1;
 const OPEN_WITHOUT_FLUSH: u32 = 1 << 5;
 
-/// `FUSE_INIT_EXT`, and of its second half `FUSE_HAS_RESEND`.
+/// `FUSE_DO_READDIRPLUS`, `FUSE_INIT_EXT`, and of its second half `FUSE_HAS_RESEND`.
+const INIT_LIST_PLUS: u32 = 1 << 13;
 const INIT_EXTENDED: u32 = 1 << 30;
 const INIT_HAS_RESEND: u32 = 1 << (39 - 32);
 
@@ -60,6 +65,8 @@ pub(crate) enum Operation {
     Read { handle: u64, offset: u64, size: u32 },
     /// Lists a folder from a place on.
     List { offset: u64, size: u32 },
+    /// Lists it as if everything in it were looked up, too.
+    ListPlus { offset: u64, size: u32 },
     /// Closes a file.
     Release { handle: u64 },
     /// Closes a folder.
@@ -118,6 +125,10 @@ impl Request {
                 size: word(body, 16)?,
             },
             29 => Operation::ReleaseFolder,
+            44 => Operation::ListPlus {
+                offset: long(body, 8)?,
+                size: word(body, 16)?,
+            },
             36 => Operation::Interrupt,
             38 => Operation::Destroy,
             46 => Operation::Seek,
@@ -227,7 +238,7 @@ impl Answer {
             .word(MINOR)
             // No read-ahead: every read is answered for itself.
             .word(0)
-            .word(INIT_EXTENDED)
+            .word(INIT_EXTENDED | INIT_LIST_PLUS)
             // The kernel's own numbers of requests in the background.
             .zeros(4)
             .word(WRITE_BYTES_MAX)
@@ -312,6 +323,17 @@ impl Answer {
     }
 }
 
+/// An entry of a folder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    /// What it looks like.
+    pub(crate) attributes: Attributes,
+    /// The place of its successor.
+    pub(crate) next: u64,
+    /// Its name.
+    pub(crate) name: &'a str,
+}
+
 /// Entries of a folder as the kernel wants them, as many as fit.
 #[derive(Clone, Debug)]
 pub(crate) struct Entries {
@@ -328,22 +350,42 @@ impl Entries {
         }
     }
 
-    /// Adds an entry, whose successor is at the place `next`. False when it does not fit.
-    pub(crate) fn add(&mut self, number: u64, next: u64, folder: bool, name: &str) -> bool {
+    /// Adds an entry as if it had been looked up, but for `.` and `..`. False when it does not fit.
+    pub(crate) fn add_plus(&mut self, entry: &Entry<'_>) -> bool {
+        let before = self.bytes.len();
+        if entry.name == "." || entry.name == ".." {
+            self.bytes.resize(before + ENTRY, 0);
+        } else {
+            let answer = Answer::entry(0, &entry.attributes).0;
+            self.bytes.extend(answer.iter().skip(ANSWER_HEADER));
+        }
+        let fits = self.add(entry);
+        if !fits {
+            self.bytes.truncate(before);
+        }
+        fits
+    }
+
+    /// Adds an entry. False when it does not fit.
+    pub(crate) fn add(&mut self, entry: &Entry<'_>) -> bool {
         const FOLDER: u32 = 4;
         const FILE: u32 = 8;
-        let length = (24 + name.len()).next_multiple_of(8);
+        let length = (24 + entry.name.len()).next_multiple_of(8);
         if self.bytes.len() + length > self.room {
             return false;
         }
         let end = self.bytes.len() + length;
-        self.bytes.extend(number.to_ne_bytes());
-        self.bytes.extend(next.to_ne_bytes());
-        let name_length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        self.bytes.extend(entry.attributes.number.to_ne_bytes());
+        self.bytes.extend(entry.next.to_ne_bytes());
+        let name_length = u32::try_from(entry.name.len()).unwrap_or(u32::MAX);
         self.bytes.extend(name_length.to_ne_bytes());
-        self.bytes
-            .extend((if folder { FOLDER } else { FILE }).to_ne_bytes());
-        self.bytes.extend(name.bytes());
+        let kind = if entry.attributes.folder {
+            FOLDER
+        } else {
+            FILE
+        };
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(entry.name.bytes());
         self.bytes.resize(end, 0);
         true
     }
@@ -438,12 +480,43 @@ mod tests {
         );
     }
 
+    fn entry(next: u64, name: &str) -> Entry<'_> {
+        let attributes = Attributes {
+            number: 77,
+            folder: name.starts_with('.'),
+            size: 4_096,
+            time: 0,
+            name_lifetime: 9,
+            lifetime: 0,
+        };
+        Entry {
+            attributes,
+            next,
+            name,
+        }
+    }
+
+    /// `struct fuse_direntplus`.
+    #[test]
+    fn entries_with_attributes_are_whole_or_not_there() {
+        let mut entries = Entries::new(320);
+        assert!(entries.add_plus(&entry(1, ".")));
+        assert_eq!(long(entries.bytes(), 0), Some(0));
+        assert_eq!(entries.bytes().len(), 160);
+        assert!(entries.add_plus(&entry(2, "stat")));
+        assert_eq!(long(entries.bytes(), 160), Some(77));
+        assert_eq!(long(entries.bytes(), 160 + 16), Some(9));
+        assert_eq!(long(entries.bytes(), 160 + 128), Some(77));
+        assert!(!entries.add_plus(&entry(3, "swaps")));
+        assert_eq!(entries.bytes().len(), 320);
+    }
+
     #[test]
     fn entries_stop_where_the_room_ends() {
         let mut entries = Entries::new(64);
-        assert!(entries.add(1, 1, true, "."));
-        assert!(entries.add(2, 2, false, "online"));
-        assert!(!entries.add(3, 3, false, "offline"));
+        assert!(entries.add(&entry(1, ".")));
+        assert!(entries.add(&entry(2, "online")));
+        assert!(!entries.add(&entry(3, "offline")));
         assert_eq!(entries.bytes().len(), 64);
     }
 

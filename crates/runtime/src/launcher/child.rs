@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::clocks::Beginning;
+use super::covers::Tree;
 use super::report::{Report, await_go, tell};
 use super::step::{Step, failure};
 use super::{confine, covers, facts, identity, inside};
@@ -36,7 +37,7 @@ pub(super) struct Cradle<'a> {
     /// Files of the v1 groups that it is to enter.
     pub(super) tasks: &'a [BorrowedFd<'a>],
     /// The tree of all VEs' views; a node without FUSE has none.
-    pub(super) view: Option<BorrowedFd<'a>>,
+    pub(super) view: Option<Tree<'a>>,
     /// When the VE's clocks begin.
     pub(super) beginning: Beginning,
 }
@@ -57,7 +58,7 @@ fn become_init(
     let channel = cradle.channel;
     let mut kept = vec![channel];
     kept.extend_from_slice(cradle.tasks);
-    kept.extend(cradle.view);
+    kept.extend(cradle.view.map(|tree| tree.mount));
     kernel::execute::close_all_but(&kept).step("close the launcher's descriptors")?;
     confine::enter_groups(cradle.tasks)?;
     cradle.beginning.begin()?;

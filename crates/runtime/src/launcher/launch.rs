@@ -25,6 +25,7 @@ use ve::{UidBase, VeId};
 use super::child::Cradle;
 use super::clocks::Beginning;
 use super::console::ConsoleState;
+use super::covers::Tree;
 use super::identity::as_ve_root;
 use super::poller::Source;
 use super::report::{self, Report, tell};
@@ -68,10 +69,14 @@ impl State {
             sibling: false,
         };
         let view = self.view_tree();
+        let familiar = !self.viewers.insert(id);
         let cradle = Cradle {
             channel: theirs.as_fd(),
             tasks: &tasks,
-            view: view.as_ref().map(AsFd::as_fd),
+            view: view.as_ref().map(|mount| Tree {
+                mount: mount.as_fd(),
+                familiar,
+            }),
             beginning: Beginning::now(),
         };
         let birth = || spawn(&options, || child::run(&spec, &cradle));

@@ -1,7 +1,7 @@
 //! The launcher's state and its loop: one thread, one place of waiting, no blocking call but those
 //! of a launch itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) held: Option<OwnedFd>,
     /// The VEs' own `/proc`, once a daemon asked for it.
     pub(super) view: Option<View>,
+    /// VEs whose part of it was ever asked for.
+    pub(super) viewers: BTreeSet<VeId>,
     /// The node's root folder.
     pub(super) root: PathBuf,
     pub(super) ended: bool,
@@ -80,6 +82,7 @@ impl State {
             paused: BTreeMap::new(),
             held: None,
             view: None,
+            viewers: BTreeSet::new(),
             root: root.to_owned(),
             ended: false,
             next: 0,
