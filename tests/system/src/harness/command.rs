@@ -22,6 +22,8 @@ pub(crate) struct Output {
 
 /// A command that takes longer than this hangs: the slowest builds a Debian template.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// That is not built on an emulated machine, where all else takes longer, and the factor ends here.
+const TIMEOUT_FACTOR_MAX: u32 = 2;
 
 impl Output {
     /// Its standard output, if it ended well.
@@ -117,7 +119,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<
 
 fn wait(child: &mut Child, shown: &str) -> Result<i32> {
     use std::os::unix::process::ExitStatusExt;
-    let deadline = Instant::now() + TIMEOUT * slowness();
+    let timeout = TIMEOUT * slowness().min(TIMEOUT_FACTOR_MAX);
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for a child")? {
             return Ok(status.code().unwrap_or(128 + status.signal().unwrap_or(0)));
@@ -125,7 +128,7 @@ fn wait(child: &mut Child, shown: &str) -> Result<i32> {
         if Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("`{shown}` did not end within {} s", TIMEOUT.as_secs());
+            bail!("`{shown}` did not end within {} s", timeout.as_secs());
         }
         std::thread::sleep(Duration::from_millis(2));
     }

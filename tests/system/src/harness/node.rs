@@ -388,7 +388,7 @@ impl Drop for Node {
             let _ = daemon.wait();
         }
         if self.place == Place::Machine {
-            let _ = service::stop();
+            service::give_up();
         }
         self.place.sweep();
         drop(self.uplink.take());

@@ -34,6 +34,13 @@ pub(crate) fn stop() -> Result<()> {
     Ok(())
 }
 
+/// Stops the daemon of a failed test, whatever systemd thinks of it.
+pub(crate) fn give_up() {
+    let _ = stop();
+    // One that failed too often would not start for the next test.
+    let _ = systemctl(&["reset-failed"]);
+}
+
 /// Kills the daemon, and waits until systemd has started another.
 pub(crate) fn kill() -> Result<()> {
     let before = main_pid()?;
