@@ -83,15 +83,27 @@ fn note(directory: &Path, path: String) -> io::Result<Group> {
     })
 }
 
-/// Makes the groups below `top` that are not there, and sets them as they were.
-pub(crate) fn restore(top: &Path, groups: &[Group]) -> io::Result<()> {
+/// Makes the groups below `top` that are not there. Nothing is distributed to them yet: CRIU moves a
+/// process into `top` before it moves it further down, and the kernel lets nobody below a group that
+/// holds processes and distributes controllers (`EOPNOTSUPP`).
+pub(crate) fn make(top: &Path, groups: &[Group]) -> io::Result<()> {
+    for group in groups.iter().filter(|group| !group.path.is_empty()) {
+        let directory = top.join(&group.path);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => give(&directory, group.owner)?,
+        }
+    }
+    Ok(())
+}
+
+/// Sets the groups as they were, once every process is in its own. Parents first: what they
+/// distribute makes files below.
+pub(crate) fn set_up(top: &Path, groups: &[Group]) -> io::Result<()> {
     for group in groups {
         let directory = top.join(&group.path);
         if !group.path.is_empty() {
-            match fs::create_dir(&directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => give(&directory, group.owner)?,
-            }
+            give(&directory, group.owner)?;
         }
         for (name, value) in &group.settings {
             set(&directory.join(name), name, value);

@@ -12,7 +12,7 @@ use runtime::{CallError, Client, LaunchSpec, RestoreSpec};
 
 use crate::criu::Criu;
 use crate::gate::{self, Gate, Waiting};
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::{Group, Manifest, ManifestError};
 use crate::suspend::Follower;
 use crate::{folder, groups, words};
 
@@ -125,7 +125,7 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
     };
     let manifest = Manifest::read(request.folder, id).map_err(damaged)?;
     if let Some(top) = request.group.unified_path() {
-        groups::restore(&top, &manifest.groups).map_err(ResumeError::Groups)?;
+        groups::make(&top, &manifest.groups).map_err(ResumeError::Groups)?;
     }
     // What an earlier try said would be told for this one's.
     let renewed = folder::remove(request.work).and_then(|()| std::fs::create_dir_all(request.work));
@@ -151,7 +151,7 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
     };
     let over = AtomicBool::new(false);
     let (woken, veto) = std::thread::scope(|scope| {
-        let keeper = scope.spawn(|| keep(request, &gate, &over));
+        let keeper = scope.spawn(|| keep(request, &manifest.groups, &gate, &over));
         let woken = request.launcher.restore(&spec);
         over.store(true, Ordering::Relaxed);
         (woken, keeper.join().unwrap_or(None))
@@ -168,11 +168,16 @@ pub fn resume(request: &ResumeRequest<'_>) -> Result<Launched, ResumeError> {
 }
 
 /// Keeps the gate until CRIU has come through it, and the restore is over; why it was not let on.
-fn keep(request: &ResumeRequest<'_>, gate: &Gate, over: &AtomicBool) -> Option<ResumeError> {
+fn keep(
+    request: &ResumeRequest<'_>,
+    groups: &[Group],
+    gate: &Gate,
+    over: &AtomicBool,
+) -> Option<ResumeError> {
     let mut veto = None;
     while !over.load(Ordering::Relaxed) {
         match gate.look() {
-            Ok(Some(waiting)) => veto = pass(request, waiting).err(),
+            Ok(Some(waiting)) => veto = pass(request, groups, waiting).err(),
             // Who cannot be asked for whom he comes has been turned back by that.
             Ok(None) | Err(_) => std::thread::sleep(gate::POLL),
         }
@@ -180,10 +185,17 @@ fn keep(request: &ResumeRequest<'_>, gate: &Gate, over: &AtomicBool) -> Option<R
     veto
 }
 
-/// All processes are made, and none has run: connects the VE, and lets them go on.
-fn pass(request: &ResumeRequest<'_>, waiting: Waiting) -> Result<(), ResumeError> {
+/// All processes are made, and none has run: sets their groups, connects the VE, and lets them go on.
+fn pass(
+    request: &ResumeRequest<'_>,
+    groups: &[Group],
+    waiting: Waiting,
+) -> Result<(), ResumeError> {
     if request.follower.cancelled() {
         return Err(ResumeError::Cancelled);
+    }
+    if let Some(top) = request.group.unified_path() {
+        groups::set_up(&top, groups).map_err(ResumeError::Groups)?;
     }
     let connected = request
         .launcher
