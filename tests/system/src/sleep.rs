@@ -129,7 +129,8 @@ fn a_ve_wakes_as_it_was_and_sleeps_again(node: &mut Node) -> Result<()> {
         node.ok(&["resume", "web"])?;
         ensure!(node.state("web")? == "running");
         expect_count(node, "web", count + 5)?;
-        ensure!(node.sh("web", processes)? == before);
+        let after = node.sh("web", processes)?;
+        ensure!(after == before, "{before}\nbecame\n{after}");
         ensure!(node.sh("web", "cat /run/memory")? == "kept");
         node.expect_page(&address, "web")?;
         ensure!(node.reaches(&node.v6("web")?)?);
