@@ -121,8 +121,10 @@ fn a_ve_wakes_as_it_was_and_sleeps_again(node: &mut Node) -> Result<()> {
     count_on(node, "web")?;
     node.sh("web", "echo kept > /run/memory")?;
     let processes = "ps -o pid,comm | grep -e init -e httpd | grep -v grep";
-    let before = node.sh("web", processes)?;
+    // Its server is up, so that no process comes after the first look.
     let address = node.v4("web")?;
+    node.expect_page(&address, "web")?;
+    let before = node.sh("web", processes)?;
     for _ in 0..2 {
         let count = expect_count(node, "web", 1)?;
         node.ok(&["suspend", "web"])?;
