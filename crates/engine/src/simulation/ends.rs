@@ -101,3 +101,52 @@ fn a_sleeper_sleeps_on_when_others_start_with_the_node() {
     sim.done(ask("web", VeRequest::Resume)).unwrap();
     assert_eq!(sim.memory("web"), memory);
 }
+
+#[test]
+fn a_clock_that_goes_back_is_in_nobodys_way() {
+    let sim = Sim::new();
+    sim.node.world().seconds = 1_000_000;
+    sim.done(create("web", &[])).unwrap();
+    sim.done(ask("web", VeRequest::Start)).unwrap();
+    // Back by days: what happens now seems to happen before the VE was made.
+    sim.node.world().seconds = 0;
+    reboots(&sim);
+    for request in [
+        super::set(&[super::memory(64)]),
+        VeRequest::Pause,
+        VeRequest::Resume,
+        VeRequest::Suspend,
+    ] {
+        sim.done(ask("web", request)).unwrap();
+    }
+    let memory = sim.memory("web");
+    let sim = sim.restarted();
+    sim.done(ask("web", VeRequest::Resume)).unwrap();
+    assert_eq!(sim.memory("web"), memory);
+    sim.check_whole("behind its time");
+    // Forth again, and back while the daemon was away.
+    sim.node.world().seconds = 2_000_000;
+    sim.done(ask("web", VeRequest::Restart(super::PATIENT)))
+        .unwrap();
+    sim.node.world().seconds = 5;
+    let sim = sim.restarted();
+    assert_eq!(sim.engine.find("web").unwrap().state, State::Running);
+    sim.check_whole("back once more");
+    // What happened is told in the order in which it did.
+    let kinds: Vec<_> = sim.events().into_iter().map(|event| event.kind).collect();
+    let expected = [
+        "ve-created",
+        "ve-started",
+        "ve-rebooted",
+        "ve-changed",
+        "ve-paused",
+        "ve-resumed",
+        "ve-suspended",
+        "ve-resumed",
+        "ve-restarted",
+    ];
+    assert_eq!(kinds, expected);
+    sim.done(ask("web", VeRequest::Delete { force: true }))
+        .unwrap();
+    sim.check_whole("deleted");
+}
