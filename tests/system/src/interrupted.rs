@@ -302,7 +302,7 @@ fn a_daemon_that_dies_in_the_middle_leaves_the_ve_as_before_or_after(
     node.ok(&["stop", "web"])?;
     let address = node.v4("web")?;
     for (verb, before, after) in VERBS {
-        for milliseconds in [4, 25, 90] {
+        for milliseconds in [8, 60] {
             let context = format!("{verb:?}, the daemon killed after {milliseconds} ms");
             let pid = node.show("web")?["pid"].as_u64();
             let mut running = node.command(verb);
@@ -341,7 +341,7 @@ fn a_daemon_that_dies_in_the_middle_leaves_the_ve_as_before_or_after(
                 node.expect_state("web", after).context(context.clone())?;
             }
             // Back to what was before, for the next time; the last leads on to the next verb.
-            if milliseconds < 90 && before != after {
+            if milliseconds < 60 && before != after {
                 back(node, before)?;
             }
         }
