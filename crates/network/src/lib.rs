@@ -22,7 +22,7 @@
 //! starts no thread, because the launcher has one thread only. Each function works in the network
 //! namespace that the [`Netlink`] socket was opened in, or in the calling thread's.
 //!
-//! Not here: bandwidth shaping, and which address belongs to whom (`registry`, `engine`).
+//! Not here: which address belongs to whom (`registry`, `engine`).
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -35,7 +35,9 @@ mod netlink;
 mod nft;
 pub mod node;
 pub mod probe;
+mod program;
 pub mod resolver;
+pub mod shape;
 pub mod uplink;
 
 pub use counters::{Counters, counters, counters_all};

@@ -77,6 +77,18 @@ fn end(end: End<'_>, mtu: Option<u32>) -> LinkMessage {
     message
 }
 
+/// Makes a device that gives back what it is given, and brings it up.
+pub(crate) fn new_ifb(name: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+    ];
+    RouteNetlinkMessage::NewLink(message)
+}
+
 /// Asks for a link, to learn whether it is there.
 pub(crate) fn get_link(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();

@@ -3,17 +3,9 @@
 //! Once when a node is prepared and once when it is removed; never while a VE starts. The program
 //! runs in the calling thread's network namespace.
 
-use std::io::{self, Write};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::io;
 
-/// Where distributions put it. A daemon's `PATH` often lacks the `sbin` directories.
-const PLACES: [&str; 4] = [
-    "/usr/sbin/nft",
-    "/sbin/nft",
-    "/usr/bin/nft",
-    "/usr/local/sbin/nft",
-];
+use crate::program;
 
 /// The packet filter could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +17,7 @@ pub enum NftError {
     #[error("cannot run {program}")]
     Run {
         /// Which one.
-        program: &'static str,
+        program: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -44,11 +36,8 @@ pub enum NftError {
 const WORDS_LINES_MAX: usize = 6;
 
 /// Finds the program.
-pub(crate) fn program() -> Result<&'static str, NftError> {
-    PLACES
-        .into_iter()
-        .find(|place| Path::new(place).exists())
-        .ok_or(NftError::Missing)
+pub(crate) fn program() -> Result<String, NftError> {
+    program::find("nft").ok_or(NftError::Missing)
 }
 
 /// Puts a ruleset in force as one transaction: all of it or nothing.
@@ -75,8 +64,8 @@ pub(crate) fn list_elements(action: &'static str, table: &str) -> Result<String,
 
 fn run(action: &'static str, arguments: &[&str], input: &str) -> Result<String, NftError> {
     let program = program()?;
-    let output =
-        exchange(program, arguments, input).map_err(|source| NftError::Run { program, source })?;
+    let output = program::run(&program, arguments, input)
+        .map_err(|source| NftError::Run { program, source })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -86,27 +75,4 @@ fn run(action: &'static str, arguments: &[&str], input: &str) -> Result<String, 
         action,
         words: words.join("; "),
     })
-}
-
-fn exchange(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    // The input is read whole before anything is answered, so this cannot block on a full pipe.
-    let written = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()));
-    let output = child.wait_with_output()?;
-    match written {
-        // It gave up before it had read everything: what it said tells more than the broken pipe.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(output),
-    }
 }

@@ -28,6 +28,7 @@ use crate::link::{self, LinkError};
 use crate::message;
 use crate::netlink::{Batch, Netlink, NetlinkError, Refusal, Step, ipv6_available};
 use crate::nft;
+use crate::shape;
 
 pub use crate::nft::NftError;
 use forwarding::Previous;
@@ -85,6 +86,9 @@ pub enum NodeError {
         /// Why not.
         reason: crate::address::Unusable,
     },
+    /// The shaping of what VEs send could not be removed.
+    #[error("cannot remove the shaping of what VEs send")]
+    Shape(#[from] shape::ShapeError),
     /// The node's links could not be removed.
     #[error("cannot remove the links of the node's VEs")]
     Links(#[source] LinkError),
@@ -186,6 +190,7 @@ pub fn remove(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeEr
         forwarding::restore(&previous)?;
     }
     traffic::remove(network)?;
+    shape::remove(netlink, network)?;
     // Last, because it holds what was remembered: an interrupted removal can be repeated.
     if tables.contains(&own) {
         nft::apply("remove the node's filter", &ruleset::removal(network))?;
