@@ -364,11 +364,12 @@ impl Daemon {
 }
 
 impl Up {
-    /// Guards the memory of VEs that an earlier daemon started.
+    /// Takes note of VEs that an earlier daemon started.
     fn adopt_running(&self) {
         for (id, holding) in self.engine.holdings() {
             if holding.runs {
                 self.host.guard.adopt(id, &holding.limits);
+                self.host.shaper.adopt(id);
             }
         }
     }

@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use api::latest::{Diagnosis, DoctorReport, DoctorRow};
+use engine::Support;
 use kernel::probe::{Features, Need, Status};
 use network::Netlink;
+use ve::Key;
 
 use crate::config::Config;
+use crate::host::Host;
 
-/// Looks at the host, and at the node at `root` if one was prepared there.
-pub(crate) fn report(root: &Path) -> DoctorReport {
+/// Looks at the host, and at the node at `root` if one was prepared there; if it is up, also at what `set`
+/// can do.
+pub(crate) fn report(root: &Path, host: Option<&Host>) -> DoctorReport {
     let features = Features::probe();
     let mut rows: Vec<_> = features.rows().iter().map(feature_row).collect();
     rows.extend(network_rows());
@@ -21,6 +25,7 @@ pub(crate) fn report(root: &Path) -> DoctorReport {
     rows.push(program_row("view", &view, Diagnosis::Warning, lost));
     rows.push(criu_row());
     rows.push(node_row(root));
+    rows.extend(host.into_iter().flat_map(setting_rows));
     DoctorReport { rows }
 }
 
@@ -42,6 +47,30 @@ fn feature_row(feature: &kernel::probe::Feature) -> DoctorRow {
         found,
         remedy: lost.then(|| description.remedy.to_owned()),
     }
+}
+
+/// The keys of `set` that this host does not hold wholly, or refuses.
+fn setting_rows(host: &Host) -> Vec<DoctorRow> {
+    let row = |key: Key| {
+        let (found, remedy) = match host.support(key) {
+            Support::Full => return None,
+            Support::Partly(what) => (
+                format!("not wholly: {what}"),
+                "boot with cgroup2 alone (`systemd.unified_cgroup_hierarchy=1`)",
+            ),
+            Support::None(why) => (
+                format!("refused: {why}"),
+                "leave it unset, or provide what is missing",
+            ),
+        };
+        Some(DoctorRow {
+            check: format!("set {key}"),
+            diagnosis: Diagnosis::Warning,
+            found,
+            remedy: Some(remedy.to_owned()),
+        })
+    };
+    Key::ALL.into_iter().filter_map(row).collect()
 }
 
 /// What in this host's network stands in the way of VEs.

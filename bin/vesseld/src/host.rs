@@ -18,6 +18,7 @@ use crate::config::{Config, PoolConfig};
 use crate::guard::Guard;
 use crate::launcher::Launcher;
 use crate::metering::{self, Metering};
+use crate::shaper::Shaper;
 
 /// Size of each of the two files of a console's log.
 pub(crate) const CONSOLE_LOG_BYTES_MAX: u64 = 512 << 10;
@@ -34,6 +35,7 @@ pub(crate) struct Host {
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) boot_id: String,
     pub(crate) metering: Metering,
+    pub(crate) shaper: Shaper,
     netlink: Mutex<Netlink>,
     /// The largest packet that leaves the node whole, as last looked at; 0 where none leaves it.
     mtu: AtomicU32,
@@ -105,6 +107,7 @@ impl Host {
             launcher: Launcher::new(client),
             boot_id,
             metering,
+            shaper: Shaper::default(),
             netlink: Mutex::new(netlink),
             mtu: AtomicU32::new(mtu.unwrap_or_default()),
         };

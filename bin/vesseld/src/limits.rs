@@ -36,11 +36,11 @@ impl Host {
                 ),
                 IoControl::Missing => missing_throttling(),
             },
-            Key::FilesLimit
-            | Key::IoShare
-            | Key::NetworkGuarantee
-            | Key::NetworkLimit
-            | Key::NetworkBurst => Support::None("this version does not know how".to_owned()),
+            Key::NetworkLimit | Key::NetworkBurst => network::shape::missing()
+                .map_or(Support::Full, |missing| Support::None(missing.to_owned())),
+            Key::FilesLimit | Key::IoShare | Key::NetworkGuarantee => {
+                Support::None("this version does not know how".to_owned())
+            }
             _ => Support::Full,
         }
     }
@@ -101,6 +101,7 @@ impl Host {
         let limited = self.pool.private_limit_set(id, disk);
         limited.map_err(|error| pool_fault(&error))?;
         if running {
+            self.shape(id, limits)?;
             self.group_limits_apply(id, limits)
         } else {
             Ok(())

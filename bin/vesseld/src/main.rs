@@ -21,6 +21,7 @@ mod metering;
 mod node;
 mod passwords;
 mod records;
+mod shaper;
 mod sleep;
 mod teardown;
 mod templates;
@@ -112,7 +113,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     if arguments.doctor {
-        return print(&doctor::report(&arguments.root));
+        return print(&doctor::report(&arguments.root, None));
     }
     let root = absolute(&arguments.root)?;
     let _lock = lock(&root)?;

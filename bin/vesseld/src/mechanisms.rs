@@ -105,6 +105,11 @@ impl Mechanisms for NodeMechanisms {
             .client()
             .launch(&launch, &cgroup_entry(&entry))
             .map_err(|error| fault(&error))?;
+        if let Err(fault) = self.0.shape_new(record.spec.id, &record.spec.limits) {
+            // It must not run without its limit.
+            self.end(record.spec.id, None, Patience::None, &|| false)?;
+            return Err(fault);
+        }
         self.announce(&record.spec.addresses)?;
         Ok(Running {
             run: self.run(launched),
@@ -170,7 +175,8 @@ impl Mechanisms for NodeMechanisms {
         if !gone.map_err(|error| fault(&error))? {
             network::link::remove_if_present(&mut netlink, &[id]).map_err(|error| fault(&error))?;
         }
-        Ok(())
+        drop(netlink);
+        self.0.shape_end(id)
     }
 
     fn running(

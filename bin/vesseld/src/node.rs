@@ -250,6 +250,10 @@ impl Node for NodeDoor {
 
     fn doctor(&self) -> Reply<'_, DoctorReport> {
         let root = self.0.root.clone();
-        Box::pin(blocking(move || Ok(crate::doctor::report(&root))))
+        let up = self.0.up_if_prepared();
+        Box::pin(blocking(move || {
+            let host = up.as_ref().map(|up| up.host.as_ref());
+            Ok(crate::doctor::report(&root, host))
+        }))
     }
 }

@@ -170,6 +170,10 @@ pub(crate) fn wake(
         follower: &Watch { sink, expected: 0 },
     });
     let woken = woken.map_err(|error| resume_fault(&error))?;
+    // Too late to fail.
+    if let Err(fault) = host.shape_new(id, &record.spec.limits) {
+        tracing::error!("VE {id} runs without its limit: {}", fault.message);
+    }
     // Of no use any more. One that stays is swept some day.
     if let Err(error) = resume::discard(&folder(host, id)) {
         tracing::warn!("{error}");

@@ -15,6 +15,7 @@ tests! {
         disk_ends_at_its_limit_and_heals,
         a_processor_limit_slows_and_a_set_confines,
         reading_and_writing_keep_to_their_rates,
+        what_is_sent_and_received_keeps_to_its_limit,
         a_ve_sees_its_own_limits_only;
 }
 
@@ -205,6 +206,51 @@ fn reading_and_writing_keep_to_their_rates(node: &mut Node) -> Result<()> {
             faster,
         )?;
     }
+    Ok(())
+}
+
+fn what_is_sent_and_received_keeps_to_its_limit(node: &mut Node) -> Result<()> {
+    for name in ["web", "neighbour"] {
+        node.start_tiny(name)?;
+        node.sh(name, "dd if=/dev/zero of=/srv/file bs=1M count=3")?;
+    }
+    // `web` sends to the node, and receives from its neighbour: 25 Mbit each.
+    let (own, other) = (node.v4("web")?, node.v4("neighbour")?);
+    let url = format!("http://{own}/file");
+    let send = |node: &Node| -> Result<f64> {
+        let begun = Instant::now();
+        node.inside(&["curl", "--silent", "--fail", "--output", "/dev/null", &url])?
+            .success()?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    let fetch = format!("wget -q -O /dev/null http://{other}/file");
+    let receive = |node: &Node| timed(node, "web", &fetch);
+    node.ok(&["set", "web", "network.limit=10Mbit"])?;
+    for round in ["live", "after a restart"] {
+        for took in [send(node)?, receive(node)?] {
+            // A bucket of 128 KiB goes at once, and headers come on top.
+            ensure!(
+                (2.2..=4.5).contains(&took),
+                "{round}: 25 Mbit took {took} s at 10"
+            );
+        }
+        if round == "live" {
+            node.ok(&["restart", "web", "--kill"])?;
+            node.expect_page(&own, "web")?;
+        }
+    }
+    // After a second of rest two megabytes go at once.
+    node.ok(&["set", "web", "network.burst=16Mbit"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    let took = send(node)?;
+    ensure!(took < 1.6, "25 Mbit took {took} s with a burst of 16");
+    node.ok(&["set", "web", "network.burst=none", "network.limit=none"])?;
+    for took in [send(node)?, receive(node)?] {
+        ensure!(took < 1.0, "lifted, and 25 Mbit took {took} s");
+    }
+    // The neighbour was never held.
+    let took = timed(node, "neighbour", &format!("wget -q -O /dev/null {url}"))?;
+    ensure!(took < 1.0, "25 Mbit took {took} s");
     Ok(())
 }
 
