@@ -13,6 +13,8 @@ use procview::{PLACES, Place};
 use runtime::gate::GATE_VARIABLE;
 use runtime::protocol::Launched;
 use runtime::restore::{COMMON_OPTIONS, CONSOLE_NAME, DEV_NAME, view_name};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use ve::VeId;
 
 use crate::console;
@@ -341,7 +343,7 @@ fn dump(
     let mut reported = begun;
     let mut passed = None;
     let status = loop {
-        if let Some(status) = criu.try_wait().map_err(SuspendError::Run)? {
+        if let Some(status) = ended(&mut criu).map_err(SuspendError::Run)? {
             break status;
         }
         match gate.look() {
@@ -363,6 +365,23 @@ fn dump(
         // A log of a checkpoint that was valid already lies there.
         _ => Err(complaint(request, &[new, request.folder], status)),
     }
+}
+
+/// How CRIU ended, if it has. One that was killed leaves helpers that wait for it for ever and hold
+/// files of the pool: they end with it. It is still a zombie then, so that its number, which names them
+/// all, is nobody else's.
+fn ended(criu: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let pid = Pid::from_child(criu);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    if waitid(WaitId::Pid(pid), options)?.is_none() {
+        return Ok(None);
+    }
+    match kill_process_group(pid, Signal::KILL) {
+        // Nobody is left but itself.
+        Ok(()) | Err(Errno::SRCH | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    criu.wait().map(Some)
 }
 
 /// All images are written: makes them the checkpoint, and lets CRIU end the processes.
