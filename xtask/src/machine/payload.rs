@@ -8,7 +8,7 @@ use std::slice;
 
 use anyhow::{Context, Result};
 
-use super::choice::{CRATES, Choice, SYSTEM, Suite, choose};
+use super::choice::{CRATES, Choice, SYSTEM, Suite, choose, crate_arguments};
 use super::{disk, make_disk};
 use crate::workspace::Workspace;
 use crate::{completion, install, process, suite};
@@ -57,7 +57,7 @@ pub(super) fn pack(
     for suite in crates {
         let to = payload.join("tests").join(suite.name());
         program(&find(*suite, &built)?, &to)?;
-        script.run(*suite, &[]);
+        script.run(*suite, &crate_arguments());
     }
     let path = payload.join("run");
     fs::write(&path, script.finish()).context("cannot write the script")?;
