@@ -221,11 +221,13 @@ fn guaranteed_memory_stays_while_others_want_all(node: &mut Node) -> Result<()> 
     );
     node.ok(&["set", "a", "memory.guarantee=200M"])?;
     let id = node.show("a")?["id"].as_u64().context("no id")?;
-    // Half of it its own, half page cache, which others would take first.
+    // Half of it its own, half page cache, which others would take first. It is read again and again:
+    // some machines drop by themselves what nobody asks for (DAMON).
     hold(node, "a", 100)?;
     node.sh(
         "a",
-        "dd if=/dev/zero of=/root/file bs=1M count=90 2>/dev/null; sync; cat /root/file >/dev/null",
+        "dd if=/dev/zero of=/root/file bs=1M count=90 2>/dev/null; sync; \
+         (while :; do cat /root/file; sleep 0.2; done) >/dev/null 2>&1 </dev/null &",
     )?;
     let full = || memory_of(node, id);
     let before = until("`a` uses what it is guaranteed", PATIENCE, full, |used| {
@@ -237,20 +239,11 @@ fn guaranteed_memory_stays_while_others_want_all(node: &mut Node) -> Result<()> 
         node.sh(name, greedy)?;
         node.sh(name, greedy)?;
     }
-    // Some machines drop page cache by themselves, all at once; nobody does so again and again.
     let enough = before.min(200 << 20) / 100 * 95;
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        let (least, again) = worst_of(node, "a", id)?;
-        seen.push((least, again));
-        if least >= enough && again < 10e6 {
-            break;
-        }
-    }
-    let (least, again) = seen.last().context("nothing was seen")?;
+    let (least, again) = worst_of(node, "a", id)?;
     ensure!(
-        *least >= enough && *again < 10e6,
-        "of {before} bytes stayed, and were read again: {seen:?}"
+        least >= enough && again < 10e6,
+        "of {before} bytes {least} stayed, and {again} were read again"
     );
     let stats = node.json(&["stats", "a"])?;
     ensure!(stats["memory_oom_kills"] == 0, "{stats}");
