@@ -19,7 +19,8 @@ use crate::units::{Bits, Bytes, Cores, InvalidUnit, Operations};
 pub use key::Key;
 pub use node::{NodeKey, NodeResources, NodeSetting};
 use value::{
-    addresses, at_least, autostart, hostname, number, rate, size, truth, unit, unless_none,
+    addresses, assigned, at_least, autostart, each_once, hostname, number, rate, size, truth, unit,
+    unless_none,
 };
 
 /// A key with its value.
@@ -153,14 +154,8 @@ impl Setting {
     /// # Errors
     /// Refuses what has no `=`, an unknown key, and a value that cannot be right for its key.
     pub fn parse(assignment: &str) -> Result<Self, InvalidSetting> {
-        let (word, value) =
-            assignment
-                .split_once('=')
-                .ok_or_else(|| InvalidSetting::NotAnAssignment {
-                    given: assignment.chars().take(60).collect(),
-                })?;
-        let key = Key::from_word(word.trim())?;
-        Self::read(key, value.trim())
+        let (word, value) = assigned(assignment)?;
+        Self::read(Key::from_word(word)?, value)
     }
 
     fn read(key: Key, value: &str) -> Result<Self, InvalidSetting> {
@@ -209,20 +204,7 @@ impl Setting {
     /// # Errors
     /// Refuses all of them when one cannot be used, or when a key comes twice.
     pub fn parse_all<T: AsRef<str>>(assignments: &[T]) -> Result<Vec<Self>, InvalidSetting> {
-        let mut settings: Vec<Self> = Vec::with_capacity(assignments.len());
-        for assignment in assignments {
-            let setting = Self::parse(assignment.as_ref())?;
-            if settings
-                .iter()
-                .any(|earlier| earlier.key() == setting.key())
-            {
-                return Err(InvalidSetting::Twice {
-                    key: setting.key().as_str(),
-                });
-            }
-            settings.push(setting);
-        }
-        Ok(settings)
+        each_once(assignments, Self::parse, |setting| setting.key().as_str())
     }
 
     /// The key that this setting belongs to.

@@ -148,18 +148,7 @@ impl FromStr for Cores {
     /// Reads a number of processors as `0.5` or `2`, or as a share of one: `50%`, `200%`.
     fn from_str(text: &str) -> Result<Self, InvalidUnit> {
         let refuse = |rule| InvalidUnit::new(text, "an amount of CPU", rule);
-        let (number, suffix) = split_number(text);
-        let factor = match suffix {
-            "" => 1_000,
-            "%" => 10,
-            _ => {
-                return Err(refuse(
-                    "write processors as 0.5 or 2, or a share of one as 50%",
-                ));
-            }
-        };
-        let thousandths = decimal(number, factor)
-            .and_then(|value| u32::try_from(value).ok())
+        let thousandths = thousandths(text)
             .ok_or_else(|| refuse("write processors as 0.5 or 2, or a share of one as 50%"))?;
         if !(10..=1_024_000).contains(&thousandths) {
             return Err(refuse(
@@ -278,18 +267,10 @@ impl FromStr for Factor {
     /// Reads `1.5` and `150%`, from 1 to 1,000.
     fn from_str(text: &str) -> Result<Self, InvalidUnit> {
         const RULE: &str = "write it as 1.5 or 150%, from 1 to 1000";
-        let refuse = || InvalidUnit::new(text, "a factor", RULE);
-        let (number, suffix) = split_number(text);
-        let factor = match suffix {
-            "" => 1_000,
-            "%" => 10,
-            _ => return Err(refuse()),
-        };
-        decimal(number, factor)
-            .and_then(|value| u32::try_from(value).ok())
+        thousandths(text)
             .filter(|value| (1_000..=1_000_000).contains(value))
             .map(Self)
-            .ok_or_else(refuse)
+            .ok_or_else(|| InvalidUnit::new(text, "a factor", RULE))
     }
 }
 
@@ -344,6 +325,17 @@ fn split_number(text: &str) -> (&str, &str) {
         .find(|c: char| !(c.is_ascii_digit() || c == '.'))
         .unwrap_or(text.len());
     text.split_at(end)
+}
+
+/// Thousandths of `1.5` or `150%`; nothing for any other text.
+fn thousandths(text: &str) -> Option<u32> {
+    let (number, suffix) = split_number(text);
+    let factor = match suffix {
+        "" => 1_000,
+        "%" => 10,
+        _ => return None,
+    };
+    u32::try_from(decimal(number, factor)?).ok()
 }
 
 /// `number * factor` rounded down, for a plain decimal number; nothing for any other text, for

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::InvalidSetting;
-use super::value::{join, nearest, yes_or_no};
+use super::value::{join, nearest, shortened, yes_or_no};
 use crate::limits::Limits;
 use crate::spec::Spec;
 
@@ -137,7 +137,7 @@ impl Key {
             .into_iter()
             .find(|key| key.as_str() == word)
             .ok_or_else(|| InvalidSetting::UnknownKey {
-                given: word.chars().take(60).collect(),
+                given: shortened(word),
                 advice: nearest(word, &Self::ALL.map(Self::as_str)),
             })
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::InvalidSetting;
-use super::value::{at_least, nearest, unit, unless_none};
+use super::value::{assigned, at_least, each_once, nearest, shortened, unit, unless_none};
 use crate::units::{Bits, Bytes, Cores, Factor};
 
 /// What a node keeps for itself, and how much more than it has it may sell. `None` is what the
@@ -119,37 +119,17 @@ impl NodeSetting {
     /// # Errors
     /// Refuses all of them when one cannot be used, or when a key comes twice.
     pub fn parse_all<T: AsRef<str>>(assignments: &[T]) -> Result<Vec<Self>, InvalidSetting> {
-        let mut settings: Vec<Self> = Vec::with_capacity(assignments.len());
-        for assignment in assignments {
-            let setting = Self::parse(assignment.as_ref())?;
-            if settings
-                .iter()
-                .any(|earlier| earlier.key() == setting.key())
-            {
-                return Err(InvalidSetting::Twice {
-                    key: setting.key().as_str(),
-                });
-            }
-            settings.push(setting);
-        }
-        Ok(settings)
+        each_once(assignments, Self::parse, |setting| setting.key().as_str())
     }
 
     fn parse(assignment: &str) -> Result<Self, InvalidSetting> {
-        let shortened = |text: &str| text.chars().take(60).collect();
-        let (word, value) =
-            assignment
-                .split_once('=')
-                .ok_or_else(|| InvalidSetting::NotAnAssignment {
-                    given: shortened(assignment),
-                })?;
-        let word = word.trim();
+        let (word, value) = assigned(assignment)?;
         let key = NodeKey::ALL.into_iter().find(|key| key.as_str() == word);
         let key = key.ok_or_else(|| InvalidSetting::UnknownKey {
             given: shortened(word),
             advice: nearest(word, &NodeKey::ALL.map(NodeKey::as_str)),
         })?;
-        let (word, value) = (key.as_str(), value.trim());
+        let word = key.as_str();
         let value = if value.is_empty() { "none" } else { value };
         let factor = || unless_none(value, |text| unit(word, text));
         let bits = |least| unless_none(value, |text| at_least(word, text, least));

@@ -10,6 +10,38 @@ use crate::units::{Bytes, InvalidUnit};
 /// The kernel's bound on host names (`__NEW_UTS_LEN`, uname(2)).
 const HOSTNAME_MAX: usize = 64;
 
+/// A word of people as it is told back to them: short, should somebody give a page of text.
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+/// The word and the value of `KEY=VALUE`.
+pub(super) fn assigned(assignment: &str) -> Result<(&str, &str), InvalidSetting> {
+    let refuse = || InvalidSetting::NotAnAssignment {
+        given: shortened(assignment),
+    };
+    let (word, value) = assignment.split_once('=').ok_or_else(refuse)?;
+    Ok((word.trim(), value.trim()))
+}
+
+/// Reads several assignments; refuses all of them when one cannot be used, or when a key comes twice.
+pub(super) fn each_once<S, T: AsRef<str>>(
+    assignments: &[T],
+    parse: impl Fn(&str) -> Result<S, InvalidSetting>,
+    key: impl Fn(&S) -> &'static str,
+) -> Result<Vec<S>, InvalidSetting> {
+    let mut settings: Vec<S> = Vec::with_capacity(assignments.len());
+    for assignment in assignments {
+        let setting = parse(assignment.as_ref())?;
+        let key_of_it = key(&setting);
+        if settings.iter().any(|earlier| key(earlier) == key_of_it) {
+            return Err(InvalidSetting::Twice { key: key_of_it });
+        }
+        settings.push(setting);
+    }
+    Ok(settings)
+}
+
 pub(super) fn invalid(key: &'static str, given: &str, rule: impl Into<String>) -> InvalidSetting {
     InvalidSetting::Value {
         key,
