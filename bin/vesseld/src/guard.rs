@@ -107,17 +107,7 @@ impl Guard {
         limits: &Limits,
         write: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let watched = {
-            let mut ves = locked(&self.ves);
-            let unknown = || Watched {
-                limits: limits.clone(),
-                cap: None,
-            };
-            Arc::clone(
-                ves.entry(id)
-                    .or_insert_with(|| Arc::new(Mutex::new(unknown()))),
-            )
-        };
+        let watched = self.watched(id, limits);
         let mut watched = locked(&watched);
         // Whether it is written or not, what bounds it is not what it was.
         watched.cap = None;
@@ -131,14 +121,19 @@ impl Guard {
 
     /// Takes a VE over that an earlier daemon started.
     pub(crate) fn adopt(&self, id: VeId, limits: &Limits) {
-        let watched = || Watched {
-            limits: limits.clone(),
-            cap: None,
-        };
-        locked(&self.ves)
-            .entry(id)
-            .or_insert_with(|| Arc::new(Mutex::new(watched())));
+        self.watched(id, limits);
         self.wake();
+    }
+
+    /// What is known of a VE; with these limits and an unknown bound, if that is nothing yet.
+    fn watched(&self, id: VeId, limits: &Limits) -> Arc<Mutex<Watched>> {
+        let new = || {
+            Arc::new(Mutex::new(Watched {
+                limits: limits.clone(),
+                cap: None,
+            }))
+        };
+        Arc::clone(locked(&self.ves).entry(id).or_insert_with(new))
     }
 
     /// Forgets a VE whose groups are gone.
