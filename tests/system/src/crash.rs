@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -135,20 +135,6 @@ fn gone(pid: u64) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command of the command line and kills the daemon after a while.
-fn cut_off(node: &mut Node, arguments: &[&str], after: Duration) -> Result<()> {
-    let mut command = node.command(arguments);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    std::thread::sleep(after);
-    node.kill_daemon()?;
-    child.wait()?;
-    node.start_daemon()
-}
-
 /// VEs that the node lists, and private areas that its pool holds.
 fn settled(node: &Node) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let list = node.json(&["list"])?;
@@ -180,7 +166,7 @@ fn a_crash_in_the_middle_of_creating_loses_nothing(node: &mut Node) -> Result<()
             "8",
             "--start",
         ];
-        cut_off(node, &words, Duration::from_millis(milliseconds))?;
+        node.cut_off(&words, Duration::from_millis(milliseconds))?;
         let same = |(listed, stored): &(BTreeSet<String>, BTreeSet<String>)| listed == stored;
         until(
             "what is listed is what is stored",
@@ -223,8 +209,7 @@ fn a_crash_in_the_middle_of_deleting_loses_nothing(node: &mut Node) -> Result<()
             "6",
             "--start",
         ])?;
-        cut_off(
-            node,
+        node.cut_off(
             &["delete", "--all", "--force"],
             Duration::from_millis(milliseconds),
         )?;
@@ -246,7 +231,7 @@ fn a_crash_in_the_middle_of_an_import_leaves_a_whole_store(node: &mut Node) -> R
     let archive = tree::tiny_archive()?;
     for milliseconds in [10, 60, 150] {
         let words = ["template", "import", archive.as_str(), "--name", "again"];
-        cut_off(node, &words, Duration::from_millis(milliseconds))?;
+        node.cut_off(&words, Duration::from_millis(milliseconds))?;
         if node.vessel(&["template", "show", "again"])?.code == 0 {
             node.ok(&["template", "remove", "again"])?;
         }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -194,12 +193,7 @@ fn an_init_that_dies_in_the_middle_leaves_a_whole_ve(node: &mut Node) -> Result<
     for verb in verbs {
         for milliseconds in [0, 40, 120] {
             let pid = node.init_pid("web")?;
-            let mut running = node.command(verb);
-            let mut running = running
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
+            let mut running = node.begin(verb)?;
             std::thread::sleep(Duration::from_millis(milliseconds));
             let init = rustix::process::Pid::from_raw(i32::try_from(pid)?).context("no pid")?;
             // It may have ended by what was asked for.
@@ -254,16 +248,7 @@ fn a_daemon_that_dies_in_the_middle_leaves_the_ve_as_before_or_after(
         for milliseconds in [8, 60] {
             let context = format!("{verb:?}, the daemon killed after {milliseconds} ms");
             let pid = node.show("web")?["pid"].as_u64();
-            let mut running = node.command(verb);
-            let mut running = running
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            std::thread::sleep(Duration::from_millis(milliseconds));
-            node.kill_daemon()?;
-            running.wait()?;
-            node.start_daemon()?;
+            node.cut_off(verb, Duration::from_millis(milliseconds))?;
             let settled = || node.show("web");
             let shown = until(&context, PATIENCE, settled, |shown| {
                 [before, after]

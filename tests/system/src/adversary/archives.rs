@@ -119,31 +119,38 @@ fn special<'a>(name: &'a str, kind: u8, link: &'a str) -> Entry<'a> {
     }
 }
 
+/// Entries that lead to the file `canary` of `folder`, at `path`: by the name `up`, and by links.
+fn lies<'a>(path: &'a str, up: &'a str, folder: &'a str) -> Vec<(&'static str, Vec<Entry<'a>>)> {
+    vec![
+        ("dots", vec![file(up, b"dead\n")]),
+        (
+            "hard-link",
+            vec![special("x", LINK, path), file("x", b"dead\n")],
+        ),
+        (
+            "through-link",
+            vec![
+                special("way", SYMLINK, folder),
+                file("way/canary", b"dead\n"),
+            ],
+        ),
+    ]
+}
+
 /// Names that lead out, and links that do (CWE-22, CWE-59; CVE-2014-6407, CVE-2014-9356).
 fn templates_reach_nothing_outside(node: &mut Node) -> Result<()> {
     let canary = canary(node)?;
     let path = text(&canary);
     let up = format!("../../../../../../../..{path}");
     let folder = text(&node.folder());
-    let cases = [
-        ("dots", vec![file(&up, b"dead\n")]),
-        (
-            "hard-link",
-            vec![special("x", LINK, &path), file("x", b"dead\n")],
-        ),
+    let mut cases = lies(&path, &up, &folder);
+    cases.extend([
         (
             "hard-link-up",
             vec![special("x", LINK, &up), file("x", b"dead\n")],
         ),
-        (
-            "through-link",
-            vec![
-                special("way", SYMLINK, &folder),
-                file("way/canary", b"dead\n"),
-            ],
-        ),
         ("absolute", vec![file(&path, b"dead\n")]),
-    ];
+    ]);
     for (name, entries) in &cases {
         let archive = archive(node, name, entries)?;
         // Refused, or taken as a name within the tree; never outside.
@@ -285,29 +292,16 @@ fn archives_sent_into_a_ve_reach_nothing_outside(node: &mut Node) -> Result<()> 
     let path = text(&canary);
     let up = format!("../../../../../../../..{path}");
     let folder = text(&node.folder());
-    let cases = [
-        ("dots", vec![file(&up, b"dead\n")]),
-        (
-            "hard-link",
-            vec![special("x", LINK, &path), file("x", b"dead\n")],
-        ),
-        (
-            "through-link",
-            vec![
-                special("way", SYMLINK, &folder),
-                file("way/canary", b"dead\n"),
-            ],
-        ),
-        (
-            "device",
-            vec![Entry {
-                name: "disk",
-                kind: BLOCK,
-                device: (7, 0),
-                ..Entry::default()
-            }],
-        ),
-    ];
+    let mut cases = lies(&path, &up, &folder);
+    cases.push((
+        "device",
+        vec![Entry {
+            name: "disk",
+            kind: BLOCK,
+            device: (7, 0),
+            ..Entry::default()
+        }],
+    ));
     for (name, entries) in &cases {
         let archive = fs::read(archive(node, name, entries)?)?;
         node.vessel_with_input(&["cp", "-", "web:/root"], &archive)?;

@@ -3,7 +3,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,6 +66,25 @@ impl Node {
         daemon.kill().context("cannot kill the daemon")?;
         daemon.wait().context("cannot wait for the daemon")?;
         Ok(())
+    }
+
+    /// Begins a command of the command line, of which nobody hears.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Result<Child> {
+        self.command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot run `vessel`")
+    }
+
+    /// Begins a command of the command line, kills the daemon after a while, and starts it again.
+    pub(crate) fn cut_off(&mut self, arguments: &[&str], after: Duration) -> Result<()> {
+        let mut running = self.begin(arguments)?;
+        std::thread::sleep(after);
+        self.kill_daemon()?;
+        running.wait()?;
+        self.start_daemon()
     }
 
     /// Asks the daemon to end and waits for it.
