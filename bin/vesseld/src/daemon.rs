@@ -366,11 +366,14 @@ impl Daemon {
 impl Up {
     /// Takes note of VEs that an earlier daemon started.
     fn adopt_running(&self) {
-        for (id, holding) in self.engine.holdings() {
-            if holding.runs {
-                self.host.guard.adopt(id, &holding.limits);
-                self.host.shaper.adopt(id);
-            }
+        let holdings = self.engine.holdings();
+        let running = || holdings.iter().filter(|(_, holding)| holding.runs);
+        for (id, holding) in running() {
+            self.host.guard.adopt(*id, &holding.limits);
+        }
+        let shaped = running().map(|(id, holding)| (*id, &holding.limits));
+        if let Err(fault) = self.host.shape_begin(shaped) {
+            tracing::error!("the node's network is not divided: {}", fault.message);
         }
     }
 }

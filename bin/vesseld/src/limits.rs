@@ -36,9 +36,10 @@ impl Host {
                 ),
                 IoControl::Missing => missing_throttling(),
             },
+            Key::NetworkGuarantee => self.shaper.division_support(self.shaped_network()),
             Key::NetworkLimit | Key::NetworkBurst => network::shape::missing()
                 .map_or(Support::Full, |missing| Support::None(missing.to_owned())),
-            Key::FilesLimit | Key::IoShare | Key::NetworkGuarantee => {
+            Key::FilesLimit | Key::IoShare => {
                 Support::None("this version does not know how".to_owned())
             }
             _ => Support::Full,
@@ -57,6 +58,11 @@ impl Host {
             ))
             .of_kind(FailureKind::Resources)
         });
+        if let Err(fault) = self.shape_divide(division)
+            && first.is_ok()
+        {
+            first = Err(fault);
+        }
         for (id, weight) in &division.cpu_weights {
             match self.groups.ve(*id).set_cpu_weight(*weight) {
                 // It ended meanwhile.

@@ -99,6 +99,9 @@ impl Ledger {
             cpu_weights,
             memory_guaranteed,
             memory_for_ves: self.node.memory_for_ves(),
+            network_guaranteed: running()
+                .any(|(_, holding)| holding.limits.network_guarantee.is_some()),
+            network_for_ves: self.node.network_for_ves(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
+use ve::{Bits, Bytes, Exit, Key, Limits, Name, Spec, VeId};
 
 use crate::error::FailureKind;
 use crate::request::TemplateRequest;
@@ -60,6 +60,10 @@ pub struct Division {
     pub memory_guaranteed: Bytes,
     /// What VEs may use of it, together.
     pub memory_for_ves: Bytes,
+    /// Whether a running VE is guaranteed a part of the way to other networks.
+    pub network_guaranteed: bool,
+    /// What VEs may use of that together while one is, if the node knows how fast it is.
+    pub network_for_ves: Option<Bits>,
 }
 
 /// How far a long operation is.

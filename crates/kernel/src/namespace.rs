@@ -20,6 +20,17 @@ pub fn leave_mount_namespace() -> io::Result<()> {
     crate::mount::make_all_private()
 }
 
+/// Gives the calling thread, and no other, a network namespace of its own: with `lo`, which is down, and
+/// nothing else. It ends with the thread and what it made there.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn leave_network_namespace() -> io::Result<()> {
+    // SAFETY: a new network namespace changes no memory and closes no descriptor; the only flag that
+    // rustix calls unsafe, CLONE_FILES, is not among those passed here.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
+
 /// Moves the process into a mount namespace (`/proc/PID/ns/mnt`); its root and working directory
 /// become those of that namespace.
 ///

@@ -32,6 +32,7 @@ use crate::shape;
 
 pub use crate::nft::NftError;
 use forwarding::Previous;
+pub(crate) use ruleset::{ranges4, ranges6};
 
 /// Metric of the routes that answer "unreachable" for unused addresses of a range, less the
 /// node's first VE number: worse than any route that somebody made on purpose.

@@ -54,7 +54,7 @@ pub struct Limits {
     pub io_write_operations: Option<Operations>,
     /// What it can send to, and receive from, other networks whatever others do; each direction.
     pub network_guarantee: Option<Bits>,
-    /// What it can send and receive at most, each direction.
+    /// What it can send and receive at most, each direction; what it exchanges with neighbours counts.
     pub network: Option<Bits>,
     /// What it can send and receive beyond [`Limits::network`] for a second, saved up before.
     pub network_burst: Option<Bits>,

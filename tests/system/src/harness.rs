@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 mod daemon;
+pub(crate) mod far;
 pub(crate) mod machine;
 pub(crate) mod needs;
 pub(crate) mod node;

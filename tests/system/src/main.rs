@@ -18,6 +18,7 @@
 
 mod adversary;
 mod alerts;
+mod bandwidth;
 mod bulk;
 mod crash;
 mod debian;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         view::TESTS,
         guarantees::TESTS,
+        bandwidth::TESTS,
         alerts::TESTS,
         bulk::TESTS,
         refusals::TESTS,

@@ -293,8 +293,8 @@ Keys, each to be taken away with `none`:
   io.read.limit, io.write.limit
                               bytes per second: 10M
   io.read.ops, io.write.ops   operations per second: 200iops
-  network.guarantee, network.limit
-                              to and from other networks, each way: 10Mbit
+  network.guarantee           to and from other networks, each way, whatever others do: 10Mbit
+  network.limit               each way, what it exchanges with neighbours included: 10Mbit
   network.burst               beyond the limit for a second, saved up before
   address                     10.99.0.20,fd00::20, auto or none
   hostname, dns               from the next start

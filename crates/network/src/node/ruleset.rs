@@ -214,7 +214,7 @@ pub(super) fn address_set(name: &str, kind: &str, elements: &[String]) -> String
 }
 
 /// Ranges without those that lie in others: `nft` takes no overlapping elements.
-pub(super) fn ranges4(network: &NodeNetwork) -> Vec<String> {
+pub(crate) fn ranges4(network: &NodeNetwork) -> Vec<String> {
     let v4 = network.ranges.iter().filter_map(|range| match range {
         IpNet::V4(v4) => Some(*v4),
         IpNet::V6(_) => None,
@@ -225,7 +225,7 @@ pub(super) fn ranges4(network: &NodeNetwork) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn ranges6(network: &NodeNetwork) -> Vec<String> {
+pub(crate) fn ranges6(network: &NodeNetwork) -> Vec<String> {
     aggregated6(network, |_| true)
 }
 

@@ -15,7 +15,8 @@ pub struct NodeResources {
     pub cpu_reserve: Option<Cores>,
     /// Memory that VEs together never use. By itself a twentieth of all, and no less than 256 MiB.
     pub memory_reserve: Option<Bytes>,
-    /// What of [`NodeResources::network_capacity`] is never guaranteed. By itself a twentieth.
+    /// What of [`NodeResources::network_capacity`] VEs together never use while one is guaranteed a part of
+    /// it: the node's own, and what keeps the queue on the node. By itself a twentieth.
     pub network_reserve: Option<Bits>,
     /// Most that the limits of running VEs may sum up to, as a multiple of what the node has for
     /// VEs. By itself no bound.
