@@ -31,9 +31,11 @@ const HOUSE: &[&[&str]] = &[
     &["policy"],
     &["registry"],
     &["migrate", "checkpoint", "backup", "meter", "notify"],
+    &["difference"],
     &["runtime", "template"],
     &["procview"],
     &["pool", "cgroup", "network"],
+    &["packages"],
     &["kernel"],
     &["ve"],
 ];

@@ -9,6 +9,7 @@ pub mod clone;
 mod control;
 pub mod device_program;
 pub mod execute;
+pub mod file;
 pub mod fork;
 pub mod loop_device;
 pub mod mount;

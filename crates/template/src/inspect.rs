@@ -7,17 +7,13 @@
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use packages::word;
+
 use crate::limits::INSPECTED_BYTES_MAX;
 use crate::manifest::{Distribution, Init, InitKind, Package, PackageManager, Packages};
 use crate::path::MemberPath;
 use crate::store::open_object;
 use crate::tree::{Body, Content, NodeId, Tree};
-
-/// Packages listed in a manifest. Debian's desktop has about 1,500.
-const PACKAGES_MAX: usize = 20_000;
-
-/// Longest word taken from the tree into the manifest, in bytes.
-const WORD_BYTES_MAX: usize = 200;
 
 /// Where first programs lie, in the order in which the kernel (`init/main.c`) and then container
 /// managers look for them.
@@ -107,13 +103,6 @@ impl Reader<'_> {
             .map(|name| String::from_utf8_lossy(name).into_owned())
             .collect()
     }
-}
-
-/// A word fit for a manifest: no control characters, not too long.
-fn word(text: &str) -> Option<String> {
-    let text = text.trim();
-    let fits = !text.is_empty() && text.len() <= WORD_BYTES_MAX;
-    (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 fn distribution(reader: Reader<'_>) -> Distribution {
@@ -211,115 +200,42 @@ fn systemd_version(reader: Reader<'_>, packages: &Packages) -> Option<u32> {
 }
 
 fn packages(reader: Reader<'_>) -> Packages {
-    let (manager, mut list) = if let Some(text) = reader.text("/var/lib/dpkg/status") {
-        (PackageManager::Dpkg, dpkg(&text))
+    let (manager, found) = if let Some(text) = reader.text("/var/lib/dpkg/status") {
+        (PackageManager::Dpkg, packages::dpkg(&text))
     } else if let Some(text) = apk_database(reader) {
-        (PackageManager::Apk, apk(&text))
+        (PackageManager::Apk, packages::apk(&text))
     } else if reader.exists("/var/lib/pacman/local") {
         let names = reader.names("/var/lib/pacman/local");
-        (PackageManager::Pacman, pacman(&names))
+        (PackageManager::Pacman, packages::pacman(&names))
     } else if reader.exists("/var/lib/rpm") || reader.exists("/usr/lib/sysimage/rpm") {
-        (PackageManager::Rpm, Vec::new())
+        (PackageManager::Rpm, rpm(reader))
     } else {
         (PackageManager::Unknown, Vec::new())
     };
-    list.truncate(PACKAGES_MAX);
-    list.sort();
-    Packages { manager, list }
+    let list = found.into_iter().map(|package| Package {
+        name: package.name,
+        version: package.version,
+    });
+    Packages {
+        manager,
+        list: list.collect(),
+    }
+}
+
+/// Of SQLite only; an older database lists nothing.
+fn rpm(reader: Reader<'_>) -> Vec<packages::Package> {
+    [
+        "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+        "/var/lib/rpm/rpmdb.sqlite",
+    ]
+    .into_iter()
+    .find_map(|path| reader.head(path, packages::DATABASE_BYTES_MAX))
+    .and_then(|database| packages::rpm(&database).ok())
+    .unwrap_or_default()
 }
 
 fn apk_database(reader: Reader<'_>) -> Option<String> {
     reader
         .text("/lib/apk/db/installed")
         .or_else(|| reader.text("/usr/lib/apk/db/installed"))
-}
-
-/// Paragraphs of `Key: value` lines; only installed packages count.
-fn dpkg(text: &str) -> Vec<Package> {
-    text.split("\n\n")
-        .filter_map(|paragraph| {
-            let field = |wanted: &str| {
-                paragraph
-                    .lines()
-                    .filter_map(|line| line.split_once(": "))
-                    .find(|(key, _)| *key == wanted)
-                    .and_then(|(_, value)| word(value))
-            };
-            field("Status")?.ends_with(" installed").then_some(())?;
-            Some(Package {
-                name: field("Package")?,
-                version: field("Version")?,
-            })
-        })
-        .collect()
-}
-
-/// Paragraphs of `K:value` lines.
-fn apk(text: &str) -> Vec<Package> {
-    text.split("\n\n")
-        .filter_map(|paragraph| {
-            let field = |key: &str| {
-                let line = paragraph.lines().find_map(|line| line.strip_prefix(key));
-                line.and_then(word)
-            };
-            Some(Package {
-                name: field("P:")?,
-                version: field("V:")?,
-            })
-        })
-        .collect()
-}
-
-/// Folders called `NAME-VERSION-RELEASE`.
-fn pacman(names: &[String]) -> Vec<Package> {
-    names
-        .iter()
-        .filter_map(|folder| {
-            let (rest, release) = folder.rsplit_once('-')?;
-            let (name, version) = rest.rsplit_once('-')?;
-            Some(Package {
-                name: word(name)?,
-                version: word(&format!("{version}-{release}"))?,
-            })
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_package_databases() {
-        let status = "Package: a\nStatus: install ok installed\nVersion: 1:2-3\nDescription: x\n y\n\n\
-                      Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n\
-                      Package: b\nStatus: hold ok installed\nVersion: 4\n";
-        let names = |list: Vec<Package>| -> Vec<String> {
-            list.into_iter()
-                .map(|p| format!("{} {}", p.name, p.version))
-                .collect()
-        };
-        assert_eq!(names(dpkg(status)), ["a 1:2-3", "b 4"]);
-        assert_eq!(
-            names(apk(
-                "C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:zlib\nV:1.3-r2\n"
-            )),
-            ["musl 1.2.4-r2", "zlib 1.3-r2"]
-        );
-        assert_eq!(
-            names(pacman(&[
-                "gcc-libs-14.2-1".to_owned(),
-                "ALPM_DB_VERSION".to_owned()
-            ])),
-            ["gcc-libs 14.2-1"]
-        );
-    }
-
-    #[test]
-    fn words_are_fit_for_a_manifest() {
-        assert_eq!(word(" a b "), Some("a b".to_owned()));
-        assert_eq!(word("a\x1b[31m"), None);
-        assert_eq!(word(""), None);
-        assert_eq!(word(&"a".repeat(201)), None);
-    }
 }

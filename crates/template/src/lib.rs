@@ -22,6 +22,7 @@ mod inspect;
 pub mod limits;
 pub mod manifest;
 mod path;
+mod reading;
 mod scrub;
 mod session;
 mod source;
@@ -36,6 +37,7 @@ pub use catalogue::{
 pub use error::{ImportError, MemberError};
 pub use manifest::Manifest;
 pub use path::InvalidPath;
+pub use reading::{ImageTree, Node, NodeKind, ReadError};
 pub use session::{Cancel, Progress, Session, Stage};
 pub use source::{ImportSource, InvalidSource};
 pub use store::StoreError;

@@ -65,3 +65,6 @@ pub const INSPECTED_BYTES_MAX: u64 = 64 << 20;
 
 /// Files up to this size are kept in the image itself (`composefs::INLINE_CONTENT_MAX_V0`).
 pub const INLINE_BYTES_MAX: usize = composefs::INLINE_CONTENT_MAX_V0;
+
+/// Largest image that is read into memory: 2,000,000 inodes take well below this.
+pub const IMAGE_BYTES_MAX: u64 = 2 << 30;

@@ -102,7 +102,7 @@ pub enum PackageManager {
     Apk,
     /// Arch Linux's; its list is read.
     Pacman,
-    /// Fedora's and SUSE's; a database that is not read.
+    /// Fedora's and SUSE's; its list is read where it is in SQLite (rpm 4.16 and newer).
     Rpm,
     /// None found.
     Unknown,

@@ -315,6 +315,11 @@ impl Store {
     }
 }
 
+/// Where an object lies beneath the directory of objects.
+pub(crate) fn object_path(id: &ObjectId) -> String {
+    id.to_object_pathname()
+}
+
 /// Opens an object for reading.
 pub(crate) fn open_object(objects: impl AsFd, id: &ObjectId) -> io::Result<File> {
     Ok(File::from(rustix::fs::openat(
@@ -345,12 +350,13 @@ pub(crate) fn verify(objects: impl AsFd, id: &ObjectId, size: u64) -> io::Result
     }
 }
 
-fn hash(file: &mut File) -> io::Result<(ObjectId, u64)> {
+/// Name and length of a content.
+pub(crate) fn hash(source: &mut impl Read) -> io::Result<(ObjectId, u64)> {
     let mut hasher = FsVerityHasher::<ObjectId>::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut size = 0;
     loop {
-        match file.read(&mut buffer) {
+        match source.read(&mut buffer) {
             Ok(0) => return Ok((hasher.digest(), size)),
             Ok(count) => {
                 hasher.write_all(&buffer[..count])?;

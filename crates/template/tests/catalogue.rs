@@ -7,10 +7,14 @@
 
 mod common;
 
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 
 use common::{Archive, content, name, scratch, session, told};
-use template::{Cancel, Catalogue, CatalogueError, DamageKind, ImportError, ImportSource, Removed};
+use template::{
+    Cancel, Catalogue, CatalogueError, DamageKind, ImageTree, ImportError, ImportSource, NodeKind,
+    Removed,
+};
 
 fn tree(seed: u8) -> Archive {
     Archive::new()
@@ -293,4 +297,59 @@ fn manifests_say_the_same_for_ever() {
     let back = serde_json::to_value(&manifest).unwrap();
     let before: serde_json::Value = serde_json::from_str(text).unwrap();
     assert_eq!(back, before);
+}
+
+#[test]
+fn a_tree_is_read_out_of_its_image() {
+    let scratch = scratch();
+    let large = content(3, 300_000);
+    let archive = Archive::new()
+        .directory("usr")
+        .directory("usr/lib")
+        .file("usr/lib/large", &large)
+        .hard_link("usr/lib/second", "usr/lib/large")
+        .file("usr/lib/small", b"inline")
+        .symlink("lib", "usr/lib")
+        .symlink("usr/out", "../../../lib/small")
+        .symlink("usr/round", "round");
+    scratch.import_tar("t", archive).unwrap();
+    let layers = scratch.catalogue.open_layers(&name("t")).unwrap();
+    let tree = ImageTree::read(&mut layers.image.into()).unwrap();
+    let find = |path| tree.lookup(path);
+
+    let node = find("/lib/large").unwrap();
+    assert_eq!(node.kind(), NodeKind::File { size: 300_000 });
+    assert_eq!((node.mode(), node.owner()), (0o644, (0, 0)));
+    assert_eq!(node.modified(), 1_700_000_000);
+    assert_eq!(node.attributes().count(), 0);
+    assert_eq!(node.inode(), find("usr/lib/second").unwrap().inode());
+    let objects = layers.objects.as_fd();
+    assert_eq!(node.bytes(objects, 1 << 20).unwrap(), large);
+    assert_eq!(node.bytes(objects, 10).unwrap(), large[..10]);
+    let object = rustix::fs::statat(
+        objects,
+        node.object().unwrap(),
+        rustix::fs::AtFlags::empty(),
+    );
+    assert_eq!(object.unwrap().st_size, 300_000);
+
+    let small = find("/usr/out").unwrap();
+    assert_eq!(small.bytes(objects, 100).unwrap(), b"inline");
+    assert_eq!(small.object(), None);
+    assert!(find("/usr/round").is_none() && find("/usr/lib/none").is_none());
+    assert!(find("/usr/lib/large/x").is_none());
+
+    let other = |bytes: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        file
+    };
+    let mut longer = large.clone();
+    longer.push(0);
+    assert!(node.holds(&mut other(&large)).unwrap());
+    assert!(!node.holds(&mut other(&longer)).unwrap());
+    assert!(!node.holds(&mut other(&content(4, 300_000))).unwrap());
+    assert!(small.holds(&mut other(b"inline")).unwrap());
+    assert!(!small.holds(&mut other(b"inline2")).unwrap());
 }

@@ -7,11 +7,9 @@ use ve::Name;
 
 use super::{Catalogue, CatalogueError, IMAGE};
 use crate::image;
+use crate::limits::IMAGE_BYTES_MAX;
 use crate::session::{Progress, Session, Stage};
 use crate::store::{self, Health};
-
-/// Largest image that is read into memory: 2,000,000 inodes take well below this.
-const IMAGE_BYTES_MAX: u64 = 2 << 30;
 
 /// A verification could not be done. Damage found is no error: see [`Verification`].
 #[derive(Debug, thiserror::Error)]
