@@ -292,6 +292,7 @@ fn a_failed_dump_leaves_the_ve_running() {
         directory: None,
         login: false,
         terminal: None,
+        open_files: runtime::open_files(None),
     };
     let entry = bedroom.own.exec_entry().unwrap();
     let id = bedroom.spec.id;

@@ -22,6 +22,7 @@ fn command(words: &[&str]) -> ExecSpec {
         directory: None,
         login: false,
         terminal: None,
+        open_files: runtime::open_files(None),
     }
 }
 

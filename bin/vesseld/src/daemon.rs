@@ -215,13 +215,16 @@ impl Daemon {
             first_id: config.first()?,
             last_id: config.last()?,
             ranges: config.networks.clone(),
-            processors: u32::try_from(kernel::proc::processors()?.get())?,
+            machine: policy::limits::Machine {
+                processors: u32::try_from(kernel::proc::processors()?.get())?,
+                open_files: crate::limits::open_files_most(),
+            },
         };
         let resources = config.resources()?;
         let registry = records::open(&self.root)?;
         let (host, events) = Host::up(&self.root, config)?;
         let host = Arc::new(host);
-        let capacity = capacity(&host, facts.processors, resources)?;
+        let capacity = capacity(&host, facts.machine.processors, resources)?;
         let notices = self.notices.clone();
         let engine = Engine::new(EngineParts {
             registry,

@@ -56,7 +56,10 @@ fn setting_rows(host: &Host) -> Vec<DoctorRow> {
             Support::Full => return None,
             Support::Partly(what) => (
                 format!("not wholly: {what}"),
-                "boot with cgroup2 alone (`systemd.unified_cgroup_hierarchy=1`)",
+                match key {
+                    Key::FilesLimit => "run `vesseld` with `CAP_SYS_RESOURCE`, as its unit does",
+                    _ => "boot with cgroup2 alone (`systemd.unified_cgroup_hierarchy=1`)",
+                },
             ),
             Support::None(why) => (
                 format!("refused: {why}"),

@@ -4,6 +4,7 @@
 use cgroup::{IoControl, Protection};
 use engine::{Division, FailureKind, Fault, Support};
 use policy::InUse;
+use rustix::thread::CapabilitySet;
 use ve::{Bytes, Key, Limits, Operations, VeId};
 
 use crate::guard;
@@ -39,7 +40,12 @@ impl Host {
             Key::NetworkGuarantee => self.shaper.division_support(self.shaped_network()),
             Key::NetworkLimit | Key::NetworkBurst => network::shape::missing()
                 .map_or(Support::Full, |missing| Support::None(missing.to_owned())),
-            Key::FilesLimit | Key::IoShare => {
+            Key::FilesLimit if !may_limit_processes() => Support::Partly(
+                "without `CAP_SYS_RESOURCE` the daemon cannot change processes that run: a change holds from \
+                 the next start"
+                    .to_owned(),
+            ),
+            Key::IoShare => {
                 Support::None("this version does not know how".to_owned())
             }
             _ => Support::Full,
@@ -89,6 +95,8 @@ impl Host {
             let usage = usage.map_err(|error| Fault::from_error(&error))?;
             in_use.memory_bytes = Some(usage.memory_bytes.saturating_sub(usage.memory_cache_bytes));
             in_use.processes = Some(usage.processes);
+            let open_files = self.groups.ve(id).open_files_most();
+            in_use.open_files = Some(open_files.map_err(|error| Fault::from_error(&error))?);
         } else if let Some((memory, processes)) = crate::sleep::needs(self, id) {
             in_use.memory_bytes = Some(memory);
             in_use.processes = Some(processes);
@@ -108,10 +116,27 @@ impl Host {
         limited.map_err(|error| pool_fault(&error))?;
         if running {
             self.shape(id, limits)?;
-            self.group_limits_apply(id, limits)
+            self.group_limits_apply(id, limits)?;
+            self.open_files_apply(id, limits)
         } else {
             Ok(())
         }
+    }
+
+    /// Bounds the open files of processes that run, where the daemon may.
+    pub(crate) fn open_files_apply(&self, id: VeId, limits: &Limits) -> Result<(), Fault> {
+        let (_, most) = runtime::open_files(limits.files);
+        let bounded = self
+            .groups
+            .ve(id)
+            .limit_open_files(most.min(open_files_most()));
+        // Who may not was told so: see `support`.
+        bounded.map(drop).map_err(|error| {
+            Fault::new(format!(
+                "files.limit: {}",
+                Fault::from_error(&error).message
+            ))
+        })
     }
 
     /// Puts limits on the processes of a VE.
@@ -119,6 +144,23 @@ impl Host {
         let group = self.groups.ve(id);
         self.guard.apply(id, limits, || apply(&group, limits))
     }
+}
+
+/// Whether this process may change the limits of others (prlimit(2)).
+pub(crate) fn may_limit_processes() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
+}
+
+/// Open files that the launcher may give a process: it has the daemon's own limit, or raised it.
+pub(crate) fn open_files_most() -> u64 {
+    /// As many as `files.limit` ever grants.
+    const MOST: u64 = 1_048_576;
+    if may_limit_processes() {
+        return MOST;
+    }
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    own.maximum.unwrap_or(MOST).min(MOST)
 }
 
 fn missing_throttling() -> Support {

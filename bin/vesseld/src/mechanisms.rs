@@ -345,6 +345,7 @@ impl NodeMechanisms {
         let mut launch = LaunchSpec::new(spec.id, &spec.hostname, root, console);
         launch.kind = templates::launch_kind(&init);
         launch.nesting = spec.nesting;
+        launch.open_files = runtime::open_files(spec.limits.files);
         launch.facts = guest::facts(record)?;
         if !spec.addresses.is_empty() {
             launch.network = Some(NetworkSpec {

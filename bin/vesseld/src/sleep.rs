@@ -174,6 +174,10 @@ pub(crate) fn wake(
     if let Err(fault) = host.shape_new(id, &record.spec.limits) {
         tracing::error!("VE {id} runs without its limit: {}", fault.message);
     }
+    // They come with the bounds that they slept with.
+    if let Err(fault) = host.open_files_apply(id, &record.spec.limits) {
+        tracing::error!("VE {id}: {}", fault.message);
+    }
     // Of no use any more. One that stays is swept some day.
     if let Err(error) = resume::discard(&folder(host, id)) {
         tracing::warn!("{error}");

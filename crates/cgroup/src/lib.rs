@@ -31,6 +31,7 @@ mod layout;
 mod limits;
 mod neighbours;
 mod node;
+mod open_files;
 mod process;
 mod processes;
 mod reader;
@@ -50,6 +51,7 @@ pub use layout::{Controller, DAEMON_GROUP, Hierarchy, Home, Layout, Mode, Unifie
 pub use limits::{Applied, IoControl, IoLimits, LimitKey, Limits, Refusal};
 pub use neighbours::{Neighbour, neighbours};
 pub use node::NodeGroup;
+pub use open_files::OpenFiles;
 pub use processes::processes_default;
 pub use reader::{NodeReader, Reading};
 pub use remove::BUSY_TIMEOUT;

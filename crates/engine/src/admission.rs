@@ -88,7 +88,7 @@ pub(crate) fn specification(
     }
     policy::limits::consistent(&spec.limits)
         .map_err(|denied| Failure::about(&spec.name, denied.into()))?;
-    policy::limits::grant(&spec.limits, &policy::InUse::default(), facts.processors)
+    policy::limits::grant(&spec.limits, &policy::InUse::default(), facts.machine)
         .map_err(|denied| Failure::about(&spec.name, denied.into()))?;
     let operation = NewOperation {
         kind: "create",

@@ -57,7 +57,7 @@ impl Engine {
             self.admit_limits(before, &after.spec.limits)?;
             let in_use = parts.mechanisms.in_use(id, running)?;
             let lowered = policy::limits::lowered(&before.spec.limits, &after.spec.limits);
-            policy::limits::grant(&lowered, &in_use, parts.facts.processors)?;
+            policy::limits::grant(&lowered, &in_use, parts.facts.machine)?;
             plan.push(Step::Limits {
                 old: Box::new(before.spec.limits.clone()),
                 new: Box::new(after.spec.limits.clone()),

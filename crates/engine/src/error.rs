@@ -229,10 +229,16 @@ impl From<LimitDenied> for Failure {
                 "ask for more, or free some inside the VE first; nothing was changed"
             }
             LimitDenied::NoSuchProcessor { .. } => "name processors that exist",
+            LimitDenied::TooManyFiles { .. } => {
+                "ask for less, or start the node with a higher limit of its own (`ulimit -Hn`, \
+                 `LimitNOFILE=` of its unit)"
+            }
             LimitDenied::Contradiction { .. } => "set both in one command; nothing was changed",
         };
         let kind = match denied {
-            LimitDenied::BelowUse { .. } => FailureKind::Resources,
+            LimitDenied::BelowUse { .. } | LimitDenied::TooManyFiles { .. } => {
+                FailureKind::Resources
+            }
             LimitDenied::NoSuchProcessor { .. } | LimitDenied::Contradiction { .. } => {
                 FailureKind::Usage
             }

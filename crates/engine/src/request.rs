@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use policy::limits::Machine;
 use registry::FirstBoot;
 use ve::{Name, Setting, VeId};
 
@@ -16,8 +17,8 @@ pub struct NodeFacts {
     pub last_id: VeId,
     /// Ranges that addresses are given from: one address of each to a VE that asks for `auto`.
     pub ranges: Vec<IpNet>,
-    /// How many processors it has.
-    pub processors: u32,
+    /// What its machine has.
+    pub machine: Machine,
 }
 
 /// A request to make a VE.

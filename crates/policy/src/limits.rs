@@ -13,6 +13,17 @@ pub struct InUse {
     pub processes: Option<u64>,
     /// Space in the pool, in bytes.
     pub disk_bytes: Option<u64>,
+    /// Open files of the process that has most of them.
+    pub open_files: Option<u64>,
+}
+
+/// What a machine has that no VE can have more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// How many processors.
+    pub processors: u32,
+    /// Open files that the node may give a process.
+    pub open_files: u64,
 }
 
 /// Why a limit is refused.
@@ -46,6 +57,16 @@ pub enum LimitDenied {
         processor: u32,
         /// How many the node has.
         processors: u32,
+    },
+    /// The node itself may not have so many.
+    #[error(
+        "files.limit: {wanted} is more than the {most} open files that this node may give a process"
+    )]
+    TooManyFiles {
+        /// What was asked for.
+        wanted: u32,
+        /// What it may give.
+        most: u64,
     },
 }
 
@@ -147,7 +168,7 @@ pub(crate) fn set_cores(set: &ve::CpuSet) -> ve::Cores {
 ///
 /// # Errors
 /// Names the first limit that cannot be granted, with both numbers.
-pub fn grant(wanted: &Limits, in_use: &InUse, processors: u32) -> Result<(), LimitDenied> {
+pub fn grant(wanted: &Limits, in_use: &InUse, machine: Machine) -> Result<(), LimitDenied> {
     let below = |key, wanted: u64, used: u64, show: &dyn Fn(u64) -> String| {
         Err(LimitDenied::BelowUse {
             key,
@@ -173,6 +194,20 @@ pub fn grant(wanted: &Limits, in_use: &InUse, processors: u32) -> Result<(), Lim
             value.to_string()
         });
     }
+    if let (Some(limit), Some(used)) = (wanted.files, in_use.open_files)
+        && u64::from(limit) < used
+    {
+        return below(Key::FilesLimit, limit.into(), used, &|value| {
+            value.to_string()
+        });
+    }
+    if let Some(wanted) = wanted.files
+        && u64::from(wanted) > machine.open_files
+    {
+        let most = machine.open_files;
+        return Err(LimitDenied::TooManyFiles { wanted, most });
+    }
+    let processors = machine.processors;
     let missing = wanted
         .cpu_set
         .iter()
@@ -197,6 +232,7 @@ pub fn lowered(old: &Limits, new: &Limits) -> Limits {
     Limits {
         memory: tighter(old.memory, new.memory),
         processes: tighter(old.processes, new.processes),
+        files: tighter(old.files, new.files),
         disk: tighter(old.disk, new.disk),
         ..new.clone()
     }
@@ -212,6 +248,28 @@ fn readable(bytes: Bytes) -> String {
 mod tests {
     use super::*;
 
+    const TWO: Machine = Machine {
+        processors: 2,
+        open_files: 20_000,
+    };
+
+    #[test]
+    fn open_files_are_bounded_by_use_and_by_the_node() {
+        let wanted = |files| Limits {
+            files: Some(files),
+            ..Limits::default()
+        };
+        let in_use = InUse {
+            open_files: Some(100),
+            ..InUse::default()
+        };
+        let refused = |files| grant(&wanted(files), &in_use, TWO).unwrap_err().to_string();
+        assert!(refused(99).contains("99 is below the 100 that it uses"));
+        assert!(refused(20_001).contains("more than the 20000 open files"));
+        assert_eq!(grant(&wanted(100), &in_use, TWO), Ok(()));
+        assert_eq!(lowered(&wanted(100), &wanted(200)).files, None);
+    }
+
     #[test]
     fn a_limit_below_use_is_refused_with_both_numbers() {
         let wanted = Limits {
@@ -222,7 +280,7 @@ mod tests {
             memory_bytes: Some(100 << 20),
             ..InUse::default()
         };
-        let denied = grant(&wanted, &in_use, 2).unwrap_err();
+        let denied = grant(&wanted, &in_use, TWO).unwrap_err();
         assert_eq!(
             denied.to_string(),
             "memory.limit: 64.0M is below the 100.0M that it uses now"
@@ -298,7 +356,7 @@ mod tests {
             processes: Some(1),
             ..Limits::default()
         };
-        assert_eq!(grant(&wanted, &InUse::default(), 2), Ok(()));
+        assert_eq!(grant(&wanted, &InUse::default(), TWO), Ok(()));
     }
 
     #[test]
@@ -307,7 +365,7 @@ mod tests {
             cpu_set: Some("0,5".parse().unwrap()),
             ..Limits::default()
         };
-        let denied = grant(&wanted, &InUse::default(), 2)
+        let denied = grant(&wanted, &InUse::default(), TWO)
             .unwrap_err()
             .to_string();
         assert!(

@@ -40,6 +40,7 @@ pub use exchange::CallError;
 pub use isolation::{capabilities, seccomp};
 pub use protocol::{Event, Failure, FailureKind, VeState, VeStatus};
 pub use restore::{CriuProgram, DevEntry, DevKind, RestoreSpec};
+pub use spec::open_files;
 pub use spec::{
     CgroupEntry, ConsoleLog, ExecSpec, ExecStreams, Facts, InitKind, LaunchSpec, Lower,
     NetworkSpec, RootSpec, WindowSize,

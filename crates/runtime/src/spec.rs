@@ -63,7 +63,7 @@ impl LaunchSpec {
             console,
             nesting: false,
             compat_32bit: false,
-            open_files: (1_024, 524_288),
+            open_files: OPEN_FILES_DEFAULT,
             run_bytes_max: 64 << 20,
             shm_bytes_max: 1 << 30,
         }
@@ -169,6 +169,25 @@ pub struct ExecSpec {
     pub login: bool,
     /// A terminal of this size; without it the command gets the given streams.
     pub terminal: Option<WindowSize>,
+    /// Limit of open files of the command: soft, hard; as [`LaunchSpec::open_files`].
+    #[serde(default = "open_files_default")]
+    pub open_files: (u64, u64),
+}
+
+/// What systemd itself grants: more than 1,024 only to who asks for it, as select(2) knows no more.
+const OPEN_FILES_DEFAULT: (u64, u64) = (1_024, 524_288);
+
+fn open_files_default() -> (u64, u64) {
+    OPEN_FILES_DEFAULT
+}
+
+/// Limits of open files, soft and hard, of a VE whose processes may have this many each; `None` is the
+/// usual number.
+#[must_use]
+pub fn open_files(most: Option<u32>) -> (u64, u64) {
+    let (soft, usual) = OPEN_FILES_DEFAULT;
+    let hard = most.map_or(usual, u64::from);
+    (soft.min(hard), hard)
 }
 
 /// Size of a terminal in characters.

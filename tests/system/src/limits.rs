@@ -12,6 +12,7 @@ tests! {
         a_lifted_limit_is_gone,
         memory_is_limited_and_the_ve_lives_on,
         processes_are_limited_and_the_ve_lives_on,
+        open_files_of_a_process_are_limited,
         disk_ends_at_its_limit_and_heals,
         a_processor_limit_slows_and_a_set_confines,
         reading_and_writing_keep_to_their_rates,
@@ -107,6 +108,60 @@ fn processes_are_limited_and_the_ve_lives_on(node: &mut Node) -> Result<()> {
     ensure!(node.sh("neighbour", "echo fine")? == "fine");
     ensure!(node.state("web")? == "running");
     node.ok(&["stop", "web"])?;
+    Ok(())
+}
+
+/// The hard limit of open files of the VE's init.
+fn open_files_of_init(node: &Node, name: &str) -> Result<u64> {
+    let pid = node.show(name)?["pid"].as_u64().context("no pid")?;
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let hard = line.and_then(|line| line.split_whitespace().nth(4));
+    Ok(hard
+        .with_context(|| format!("no limit in {limits}"))?
+        .parse()?)
+}
+
+fn open_files_of_a_process_are_limited(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    let many =
+        |count: u32| format!("BEGIN {{ for (i = 0; i < {count}; i++) print i > (\"/tmp/f\" i)");
+    node.sh("web", &format!("awk '{} }}'", many(300)))?;
+    let usual = open_files_of_init(node, "web")?;
+    // At once where the daemon may change other processes, else from the next start.
+    let set = |limit: &str| -> Result<()> {
+        let reply = node.json(&["set", "web", limit])?;
+        if reply.to_string().contains("pending") {
+            ensure!(reply.to_string().contains("CAP_SYS_RESOURCE"), "{reply}");
+            node.ok(&["restart", "web", "--kill"])?;
+        }
+        Ok(())
+    };
+    set("files.limit=200")?;
+    ensure!(open_files_of_init(node, "web")? == 200);
+    ensure!(node.sh("web", "ulimit -Hn; ulimit -Sn")? == "200\n200");
+    let refused = node.vessel(&["exec", "web", "--", "awk", &format!("{} }}", many(300))])?;
+    ensure!(
+        refused.code != 0 && refused.stderr.contains("open"),
+        "300 files fitted into 200: {refused}"
+    );
+    let raised = node.vessel(&["exec", "web", "--", "sh", "-c", "ulimit -Hn 201"])?;
+    ensure!(raised.code != 0, "the VE's root raised its limit: {raised}");
+    let hold = format!(
+        "awk '{}; system(\"sleep 1000\") }}' >/dev/null 2>&1 </dev/null &",
+        many(150)
+    );
+    node.sh("web", &hold)?;
+    let refused = || node.vessel(&["set", "web", "files.limit=100"]);
+    let below = "files.limit: 100 is below the 15";
+    until("it is held", Duration::from_secs(5), refused, |output| {
+        output.code == 6 && output.stderr.contains(below)
+    })?;
+    ensure!(node.show("web")?["limits"]["files.limit"] == 200);
+    set("files.limit=none")?;
+    ensure!(open_files_of_init(node, "web")? == usual);
     Ok(())
 }
 

@@ -149,6 +149,7 @@ impl Node {
             directory: None,
             login: false,
             terminal: None,
+            open_files: runtime::open_files(None),
         };
         let (read, write) = std::io::pipe().unwrap();
         let null = fs::File::open("/dev/null").unwrap();

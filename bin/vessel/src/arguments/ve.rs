@@ -288,7 +288,7 @@ Keys, each to be taken away with `none`:
                               512M, 1.5G
   memory.burst                memory beyond the limit while the node has some free
   processes.limit             processes and threads
-  files.limit                 open files of each process
+  files.limit                 open files of each process, at most
   disk.limit                  everything that the VE changed: 10G
   io.read.limit, io.write.limit
                               bytes per second: 10M

@@ -36,12 +36,13 @@ pub(super) async fn exec(
     request: ExecRequest,
 ) -> Result<Session, ApiError> {
     let up = door.0.up()?;
-    let spec = exec_spec(request)?;
+    let mut spec = exec_spec(request)?;
     let record = {
         let up = Arc::clone(&up);
         blocking(move || enterable(&up, &ve, Action::Enter)).await?
     };
     let id = record.spec.id;
+    spec.open_files = runtime::open_files(record.spec.limits.files);
     if spec.terminal.is_some() {
         let mut task = blocking(move || run(&up, id, &spec, None)).await?;
         let master = task
@@ -239,6 +240,7 @@ fn exec_spec(request: ExecRequest) -> Result<ExecSpec, ApiError> {
         environment,
         directory: request.working_folder,
         terminal: request.terminal.map(window),
+        open_files: runtime::open_files(None),
     })
 }
 

@@ -19,6 +19,7 @@ use super::NodeDoor;
 use super::status;
 use crate::convert::{self, api_error, api_fault};
 use crate::daemon::Up;
+use crate::limits;
 use crate::passwords;
 
 /// Longest label, key and value each.
@@ -205,9 +206,15 @@ pub(super) async fn set(
     let changes = door
         .with_up(move |up| {
             let after = find(up, &id)?;
-            let change = |key| SettingChange {
-                note: note_of(up, key, &after.spec),
-                ..change_of(key, &before, &after.spec)
+            let change = |key| {
+                let change = change_of(key, &before, &after.spec);
+                let waits = change.because.is_some();
+                let note = if waits {
+                    None
+                } else {
+                    note_of(up, key, &after.spec)
+                };
+                SettingChange { note, ..change }
             };
             Ok(keys.into_iter().map(change).collect())
         })
@@ -218,14 +225,17 @@ pub(super) async fn set(
 /// What became of one key, as its administrator should know it.
 fn change_of(key: Key, before: &VeRecord, after: &Spec) -> SettingChange {
     let lives = before.run.is_some() || before.state == State::Checkpointed;
-    let waits = matches!(key, Key::Hostname | Key::Dns | Key::Nesting) && lives;
+    let waits = match key {
+        Key::Hostname | Key::Dns | Key::Nesting => lives,
+        Key::FilesLimit => lives && !limits::may_limit_processes(),
+        _ => false,
+    };
     let outcome = match key.value_in(&before.spec) == key.value_in(after) {
         true => SetOutcome::Unchanged,
         false if waits => SetOutcome::PendingRestart,
         false => SetOutcome::Applied,
     };
-    let because = (outcome == SetOutcome::PendingRestart)
-        .then(|| "it is given to the VE's init at its start".to_owned());
+    let because = (outcome == SetOutcome::PendingRestart).then(|| because(key).to_owned());
     let value = key.value_in(after).unwrap_or_else(|| "none".to_owned());
     SettingChange {
         key: key.to_string(),
@@ -233,6 +243,14 @@ fn change_of(key: Key, before: &VeRecord, after: &Spec) -> SettingChange {
         outcome,
         because,
         note: None,
+    }
+}
+
+/// Why a key waits for the next start.
+fn because(key: Key) -> &'static str {
+    match key {
+        Key::FilesLimit => "without `CAP_SYS_RESOURCE` the daemon cannot change processes that run",
+        _ => "it is given to the VE's init at its start",
     }
 }
 

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use policy::limits::Machine;
 use registry::{Event, FirstBoot, Operation, Registry, Stage};
 use tempfile::TempDir;
 use ve::{Bytes, Exit, Limits, Name, Setting, Spec, State, VeId};
@@ -57,7 +58,10 @@ fn facts() -> NodeFacts {
         first_id: VeId::new(100).unwrap(),
         last_id: VeId::new(120).unwrap(),
         ranges: vec!["10.0.0.0/24".parse().unwrap()],
-        processors: 4,
+        machine: Machine {
+            processors: 4,
+            open_files: 20_000,
+        },
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn run(
         }
     }
     enter_directory(spec, &user)?;
-    confine::limit_open_files(1_024, 524_288)?;
+    confine::limit_open_files(spec.open_files.0, spec.open_files.1)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     kernel::signal::reset_all().step("reset signals")?;
     confine::drop_privileges(profile)?;
@@ -322,6 +322,7 @@ mod tests {
             directory: None,
             login: false,
             terminal: None,
+            open_files: crate::open_files(None),
         };
         let user = user_in(PASSWD, "root").unwrap();
         let variables = environment(&spec, &user);

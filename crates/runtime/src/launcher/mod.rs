@@ -52,6 +52,8 @@ mod ves;
 mod view;
 mod watching;
 
+/// The kernel's usual bound on open files of one process (`fs.nr_open`, proc_sys_fs(5)).
+const OPEN_FILES_MAX: u64 = 1_048_576;
 /// How long a new launcher may take until it listens.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -272,9 +274,20 @@ fn listen(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(listener)
 }
 
-/// Six descriptors a VE: takes what the hard limit gives. What VEs get is set for each.
+/// Six descriptors a VE: takes what the hard limit gives, and as many as the kernel usually lets a process
+/// have (`fs.nr_open`) if it may. What VEs get is set for each, and is no more than this.
 fn raise_open_files() {
+    let most = Rlimit {
+        current: Some(OPEN_FILES_MAX),
+        maximum: Some(OPEN_FILES_MAX),
+    };
     let limit = rustix::process::getrlimit(Resource::Nofile);
+    let enough = limit
+        .maximum
+        .is_none_or(|maximum| maximum >= OPEN_FILES_MAX);
+    if !enough && rustix::process::setrlimit(Resource::Nofile, most).is_ok() {
+        return;
+    }
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
