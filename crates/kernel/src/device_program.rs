@@ -6,13 +6,16 @@
 //! take away and never give. The program lives as long as the group that it is attached to; nobody
 //! has to hold it.
 //!
-//! The program is assembled here by hand (two to six instructions per rule): no compiler, no BTF and
-//! no library is needed. `bpf(2)` and `linux/bpf.h` are the reference; `struct
-//! bpf_cgroup_dev_ctx` holds three words: access type (upper 16 bits access, lower 16 type), major,
+//! The program is assembled here (two to six instructions per rule). `struct bpf_cgroup_dev_ctx` holds three words: access type (upper 16 bits access, lower 16 type), major,
 //! minor.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use crate::bpf::{
+    Assembler, Attributes, Command, Condition, Instruction, Operation, Program, ProgramKind,
+    Register, Size, call,
+};
 
 /// Kind of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,9 +64,7 @@ pub enum DeviceProgramError {
 
 /// A loaded program. It may be attached to any number of groups and closed afterwards.
 #[derive(Debug)]
-pub struct DeviceProgram {
-    fd: OwnedFd,
-}
+pub struct DeviceProgram(Program);
 
 /// Most rules in one program: at six instructions each far below the 4,096 of `BPF_MAXINSNS`.
 pub const RULES_MAX: usize = 256;
@@ -73,39 +74,8 @@ const ACCESS_MKNOD: i32 = 1;
 const DEVICE_BLOCK: i32 = 1;
 const DEVICE_CHARACTER: i32 = 2;
 
-const COMMAND_PROG_LOAD: libc::c_long = 5;
-const COMMAND_PROG_ATTACH: libc::c_long = 8;
-const COMMAND_PROG_QUERY: libc::c_long = 16;
-const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const FLAG_ALLOW_MULTI: u32 = 2;
-
-/// `struct bpf_insn`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Instruction {
-    code: u8,
-    /// Destination in the lower, source in the upper half.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-/// The fields of `union bpf_attr` that `BPF_PROG_LOAD` reads here; the kernel takes a shorter
-/// union as one whose rest is zero.
-#[repr(C)]
-struct LoadAttributes {
-    prog_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-}
 
 #[repr(C)]
 struct AttachAttributes {
@@ -114,6 +84,8 @@ struct AttachAttributes {
     attach_type: u32,
     attach_flags: u32,
 }
+// SAFETY: `BPF_PROG_ATTACH`, without pointers.
+unsafe impl Attributes for AttachAttributes {}
 
 #[repr(C)]
 struct QueryAttributes {
@@ -125,6 +97,8 @@ struct QueryAttributes {
     prog_count: u32,
     reserved: u32,
 }
+// SAFETY: `BPF_PROG_QUERY` as it was before it told flags; the last word is padding there, too.
+unsafe impl Attributes for QueryAttributes {}
 
 impl DeviceProgram {
     /// Assembles and loads a program that allows exactly `rules`.
@@ -136,40 +110,12 @@ impl DeviceProgram {
         if rules.len() > RULES_MAX {
             return Err(DeviceProgramError::TooManyRules { count: rules.len() });
         }
-        let program = assemble(rules);
-        let license = c"Apache-2.0";
-        let attributes = LoadAttributes {
-            prog_type: PROG_TYPE_CGROUP_DEVICE,
-            // At most RULES_MAX * 6 + 7, see `assemble`.
-            instruction_count: u32::try_from(program.len()).unwrap_or(u32::MAX),
-            instructions: program.as_ptr().addr() as u64,
-            license: license.as_ptr().addr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log_buffer: 0,
-            kernel_version: 0,
-            flags: 0,
-            name: *b"vessel_devices\0\0",
-        };
-        // SAFETY: `attributes` is a complete, padding-free prefix of `union bpf_attr` for
-        // BPF_PROG_LOAD and its size is passed; `instructions` points to `instruction_count`
-        // instructions of 8 bytes in `program`, and `license` to a terminated string; both live
-        // until after the call, which only reads them.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                COMMAND_PROG_LOAD,
-                &raw const attributes,
-                size_of::<LoadAttributes>(),
-            )
-        };
-        let Some(fd) = i32::try_from(result).ok().filter(|fd| *fd >= 0) else {
-            return Err(DeviceProgramError::Load(io::Error::last_os_error()));
-        };
-        // SAFETY: a successful BPF_PROG_LOAD returns a new descriptor (close-on-exec) that nobody
-        // else in this process knows.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd })
+        let unwritable = || DeviceProgramError::TooManyRules { count: rules.len() };
+        let program = assemble(rules).ok_or_else(unwritable)?;
+        let kind = ProgramKind::CgroupDevice;
+        Program::load(kind, "vessel_devices", c"Apache-2.0", &program)
+            .map(Self)
+            .map_err(DeviceProgramError::Load)
     }
 
     /// Attaches the program to a cgroup2 directory, beside any program that is there already.
@@ -178,27 +124,17 @@ impl DeviceProgram {
     /// `EPERM` when a group above was given a program without `BPF_F_ALLOW_MULTI`, `EINVAL` when
     /// the program is attached there already, `EBADF` when the descriptor is no cgroup2 directory.
     pub fn attach(&self, group: BorrowedFd<'_>) -> Result<(), DeviceProgramError> {
-        let attributes = AttachAttributes {
+        let mut attributes = AttachAttributes {
             target_fd: group.as_raw_fd().cast_unsigned(),
-            attach_bpf_fd: self.fd.as_raw_fd().cast_unsigned(),
+            attach_bpf_fd: self.0.as_fd().as_raw_fd().cast_unsigned(),
             attach_type: ATTACH_CGROUP_DEVICE,
             attach_flags: FLAG_ALLOW_MULTI,
         };
-        // SAFETY: `attributes` is a padding-free prefix of `union bpf_attr` for BPF_PROG_ATTACH
-        // with its size; both descriptors are borrowed for the length of the call, which keeps
-        // its own references.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                COMMAND_PROG_ATTACH,
-                &raw const attributes,
-                size_of::<AttachAttributes>(),
-            )
-        };
-        if result < 0 {
-            return Err(DeviceProgramError::Attach(io::Error::last_os_error()));
-        }
-        Ok(())
+        // SAFETY: no pointer is in it; both descriptors are borrowed for the length of the call, which
+        // keeps its own references.
+        unsafe { call(Command::Attach, &mut attributes) }
+            .map(|_| ())
+            .map_err(DeviceProgramError::Attach)
     }
 }
 
@@ -216,76 +152,45 @@ pub fn count_attached(group: BorrowedFd<'_>) -> Result<u32, DeviceProgramError> 
         prog_count: 0,
         reserved: 0,
     };
-    // SAFETY: `attributes` is a padding-free prefix of `union bpf_attr` for BPF_PROG_QUERY with its
-    // size, exclusively borrowed while the kernel writes `attach_flags` and `prog_count` into it;
-    // with no buffer of ids and a count of zero the kernel writes nothing else.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            COMMAND_PROG_QUERY,
-            &raw mut attributes,
-            size_of::<QueryAttributes>(),
-        )
-    };
-    if result < 0 {
-        return Err(DeviceProgramError::Query(io::Error::last_os_error()));
-    }
+    // SAFETY: with no buffer of ids and a count of zero the kernel writes to `attributes` alone.
+    unsafe { call(Command::Query, &mut attributes) }.map_err(DeviceProgramError::Query)?;
     Ok(attributes.prog_count)
 }
 
-/// Assembles: `r2` = type, `r3` = access, `r4` = major, `r5` = minor; each rule jumps on to the next when it does
+/// Assembles: `r2` = type, `r3` = access, `r4` = major, `r5` = minor; each rule goes on to the next when it does
 /// not match, and leaves with 1 when it does; the end leaves with 0.
-fn assemble(rules: &[DeviceRule]) -> Vec<Instruction> {
-    const LOAD_WORD: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
-    const MOVE_IMMEDIATE: u8 = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
-    const MOVE: u8 = 0xbf; // BPF_ALU64 | BPF_MOV | BPF_X
-    const AND: u8 = 0x57; // BPF_ALU64 | BPF_AND | BPF_K
-    const SHIFT_RIGHT: u8 = 0x77; // BPF_ALU64 | BPF_RSH | BPF_K
-    const JUMP_UNEQUAL: u8 = 0x55; // BPF_JMP | BPF_JNE | BPF_K
-    const JUMP_IF_SET: u8 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-    const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
+fn assemble(rules: &[DeviceRule]) -> Option<Vec<Instruction>> {
+    use Register::{R0, R1, R2, R3, R4, R5};
 
-    let instruction = |code, to: u8, from: u8, offset, immediate| Instruction {
-        code,
-        registers: (from << 4) | to,
-        offset,
-        immediate,
-    };
-    let mut program = vec![
-        instruction(LOAD_WORD, 3, 1, 0, 0),
-        instruction(LOAD_WORD, 4, 1, 4, 0),
-        instruction(LOAD_WORD, 5, 1, 8, 0),
-        instruction(MOVE, 2, 3, 0, 0),
-        instruction(AND, 2, 0, 0, 0xffff),
-        instruction(SHIFT_RIGHT, 3, 0, 0, 16),
-    ];
+    let mut program = Assembler::default();
+    program.load(Size::Word, R3, R1, 0);
+    program.load(Size::Word, R4, R1, 4);
+    program.load(Size::Word, R5, R1, 8);
+    program.combine(Operation::Move, R2, R3);
+    program.compute(Operation::And, R2, 0xffff);
+    program.compute(Operation::ShiftRight, R3, 16);
     for rule in rules {
         let kind = match rule.kind {
             DeviceKind::Character => DEVICE_CHARACTER,
             DeviceKind::Block => DEVICE_BLOCK,
         };
-        let mut tests = vec![
-            (JUMP_UNEQUAL, 2, kind),
-            // Device numbers have 12 and 20 bits, so that they are no negative immediates.
-            (JUMP_UNEQUAL, 4, rule.major.cast_signed()),
-        ];
-        tests.extend(
-            rule.minor
-                .map(|minor| (JUMP_UNEQUAL, 5, minor.cast_signed())),
-        );
-        tests.extend((!rule.make_node).then_some((JUMP_IF_SET, 3, ACCESS_MKNOD)));
-        // From the test number i of n, the next rule is the n - i - 1 tests left plus two away.
-        let mut left = i16::try_from(tests.len()).unwrap_or(i16::MAX);
-        for (code, register, value) in tests {
-            left -= 1;
-            program.push(instruction(code, register, 0, left + 2, value));
+        let next = program.label();
+        program.jump_if(R2, Condition::Unequal, kind, next);
+        // Device numbers have 12 and 20 bits, so that they are no negative immediates.
+        program.jump_if(R4, Condition::Unequal, rule.major.cast_signed(), next);
+        if let Some(minor) = rule.minor {
+            program.jump_if(R5, Condition::Unequal, minor.cast_signed(), next);
         }
-        program.push(instruction(MOVE_IMMEDIATE, 0, 0, 0, 1));
-        program.push(instruction(EXIT, 0, 0, 0, 0));
+        if !rule.make_node {
+            program.jump_if(R3, Condition::AnySet, ACCESS_MKNOD, next);
+        }
+        program.compute(Operation::Move, R0, 1);
+        program.exit();
+        program.place(next);
     }
-    program.push(instruction(MOVE_IMMEDIATE, 0, 0, 0, 0));
-    program.push(instruction(EXIT, 0, 0, 0, 0));
-    program
+    program.compute(Operation::Move, R0, 0);
+    program.exit();
+    program.finish()
 }
 
 #[cfg(test)]
@@ -331,7 +236,10 @@ mod tests {
     }
 
     fn ask(rules: &[DeviceRule], access: u32, kind: u32, major: u32, minor: u32) -> bool {
-        run(&assemble(rules), [(access << 16) | kind, major, minor]) == 1
+        run(
+            &assemble(rules).unwrap(),
+            [(access << 16) | kind, major, minor],
+        ) == 1
     }
 
     #[test]

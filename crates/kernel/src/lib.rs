@@ -4,6 +4,7 @@
     reason = "the one crate that speaks to the kernel directly"
 )]
 
+pub mod bpf;
 pub mod btrfs;
 pub mod clone;
 mod control;
