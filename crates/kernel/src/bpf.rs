@@ -14,7 +14,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 pub use assembler::{Assembler, Condition, Instruction, Label, Operation, Register, Size};
 pub use hook::{attach_ingress, detach_ingress, ingress_programs};
 pub use map::{Map, MapKind};
-pub use program::{Program, ProgramKind};
+pub use program::{Description, Program, ProgramKind};
 
 /// Commands of bpf(2).
 #[derive(Clone, Copy, Debug)]

@@ -33,7 +33,7 @@ pub const HOST_MAC: [u8; 6] = [0x02, 0x56, 0x45, 0xff, 0xff, 0xfe];
 
 /// Added to a VE's number to make the index of its host end. The kernel counts up from 1 for
 /// interfaces that ask for no index, so a million is out of its way.
-const INDEX_BASE: u32 = 0x0010_0000;
+pub(crate) const INDEX_BASE: u32 = 0x0010_0000;
 
 /// Indices that host ends of any VE of any node can have.
 pub(crate) const INDICES: RangeInclusive<u32> = INDEX_BASE + VeId::MIN..=INDEX_BASE + VeId::MAX;
@@ -58,11 +58,15 @@ pub fn interface_indices(ids: &RangeInclusive<VeId>) -> RangeInclusive<u32> {
     interface_index(*ids.start())..=interface_index(*ids.end())
 }
 
+/// What the hardware addresses of all VEs' own ends begin with; the VE's number follows.
+pub(crate) const INSIDE_MAC_PREFIX: [u8; 3] = [0x02, 0x56, 0x45];
+
 /// Hardware address of a VE's own end: locally administered, unicast, unique on a node.
 #[must_use]
 pub fn inside_mac(id: VeId) -> [u8; 6] {
     let [_, high, middle, low] = id.get().to_be_bytes();
-    [0x02, 0x56, 0x45, high, middle, low]
+    let [first, second, third] = INSIDE_MAC_PREFIX;
+    [first, second, third, high, middle, low]
 }
 
 #[cfg(test)]

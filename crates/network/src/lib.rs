@@ -27,6 +27,7 @@
 
 pub mod address;
 pub mod counters;
+pub mod fast_path;
 pub mod identity;
 pub mod inside;
 pub mod link;

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use ve::VeId;
 
 use crate::address::node_address;
+use crate::fast_path;
 use crate::identity::{GATEWAY_V4, LOOPBACK_INDEX};
 use crate::link::{self, LinkError};
 use crate::message;
@@ -90,6 +91,9 @@ pub enum NodeError {
     /// The shaping of what VEs send could not be removed.
     #[error("cannot remove the shaping of what VEs send")]
     Shape(#[from] shape::ShapeError),
+    /// The fast path could not be removed.
+    #[error("cannot remove the fast path of VEs' packets")]
+    FastPath(#[from] fast_path::FastPathError),
     /// The node's links could not be removed.
     #[error("cannot remove the links of the node's VEs")]
     Links(#[source] LinkError),
@@ -192,6 +196,7 @@ pub fn remove(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), NodeEr
     }
     traffic::remove(network)?;
     shape::remove(netlink, network)?;
+    fast_path::remove(netlink, network)?;
     // Last, because it holds what was remembered: an interrupted removal can be repeated.
     if tables.contains(&own) {
         nft::apply("remove the node's filter", &ruleset::removal(network))?;
@@ -211,6 +216,21 @@ fn remembered(network: &NodeNetwork) -> Result<Option<Previous>, NodeError> {
         }
     }
     Ok(None)
+}
+
+/// Whether a table of the packet filter is one that some node has made.
+pub(crate) fn is_table_of_a_node(name: &str) -> bool {
+    let of = |prefix| {
+        let number = name.strip_prefix(prefix);
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    [
+        ruleset::TABLE_PREFIX,
+        traffic::TABLE_PREFIX,
+        shape::TABLE_PREFIX,
+    ]
+    .into_iter()
+    .any(of)
 }
 
 /// Names of the filter tables of all nodes in this network namespace.

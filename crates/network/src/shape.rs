@@ -103,6 +103,8 @@ pub enum ShapeError {
     },
 }
 
+/// Of its table in the family `netdev`.
+pub(crate) const TABLE_PREFIX: &str = "shape-";
 /// The part of a second that goes at once at any rate: timers are no finer.
 const BUCKET_PARTS: u64 = 100;
 /// A segment of the largest size that a link hands over at once, twice.
@@ -472,7 +474,7 @@ fn bucket_bytes(limit_bits: u64, burst_bits: u64) -> u64 {
 }
 
 fn table(network: &NodeNetwork) -> String {
-    format!("shape-{}", network.ids.start())
+    format!("{TABLE_PREFIX}{}", network.ids.start())
 }
 
 /// The device that what VEs send takes its way over.

@@ -22,6 +22,17 @@ pub struct Program {
     fd: OwnedFd,
 }
 
+/// What the kernel tells of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its number.
+    pub id: u32,
+    /// At most 15 bytes.
+    pub name: String,
+    /// Numbers of its maps.
+    pub maps: Vec<u32>,
+}
+
 /// Where the kernel tells why it refuses a program; of more it keeps the end.
 const LOG_BYTES: usize = 1 << 16;
 
@@ -106,11 +117,11 @@ impl Program {
         Ok(Self { fd })
     }
 
-    /// Its name, and the numbers of its maps.
+    /// What the kernel tells of it.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn name_and_maps(&self) -> io::Result<(String, Vec<u32>)> {
+    pub fn description(&self) -> io::Result<Description> {
         let mut maps = [0_u32; MAPS_MAX as usize];
         let mut found = Information {
             map_count: MAPS_MAX,
@@ -132,10 +143,11 @@ impl Program {
             .into_iter()
             .take_while(|byte| *byte != 0)
             .collect();
-        Ok((
-            String::from_utf8_lossy(&name).into_owned(),
-            maps.into_iter().take(count).collect(),
-        ))
+        Ok(Description {
+            id: found.id,
+            name: String::from_utf8_lossy(&name).into_owned(),
+            maps: maps.into_iter().take(count).collect(),
+        })
     }
 
     /// Its descriptor.
@@ -209,10 +221,10 @@ mod tests {
         program.exit();
         let good = program.finish().unwrap();
         let loaded = Program::load(ProgramKind::Packet, "ve_test", c"GPL", &good).unwrap();
-        assert_eq!(
-            loaded.name_and_maps().unwrap(),
-            ("ve_test".to_owned(), vec![])
-        );
+        let found = loaded.description().unwrap();
+        assert_eq!((found.name.as_str(), found.maps), ("ve_test", vec![]));
+        let same = Program::by_id(found.id).unwrap().description().unwrap();
+        assert_eq!(same.id, found.id);
         let mut program = Assembler::default();
         program.exit();
         let bad = program.finish().unwrap();

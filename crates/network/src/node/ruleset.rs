@@ -35,7 +35,7 @@ use super::NodeNetwork;
 use super::forwarding::Previous;
 use crate::identity::{INDICES, interface_indices};
 
-const TABLE_PREFIX: &str = "vessel-";
+pub(super) const TABLE_PREFIX: &str = "vessel-";
 
 /// Connections that a VE may have begun and that are open, over all that it reaches; what others
 /// begin with it is theirs. By default the kernel's table has 262,144 places (`nf_conntrack_max`).
@@ -173,10 +173,14 @@ const CONNECTIONS: &str = "\
 
 /// Only what leaves by an interface that is no VE's (of any node in this network namespace), for
 /// an address outside the node's ranges.
+///
+/// And of TCP only what begins a connection. One that is in the middle and new to the kernel began by the fast
+/// path ([`crate::fast_path`]), from outside and untranslated, and must stay so.
 const TRANSLATION: &str = "\
 \tchain postrouting {
 \t\ttype nat hook postrouting priority srcnat; policy accept;
 \t\toif ANY_INDICES accept
+\t\tmeta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn accept
 \t\tip saddr @ranges4 ip daddr != @ranges4 masquerade
 \t\tip6 saddr @hidden6 ip6 daddr != @ranges6 masquerade
 \t}

@@ -29,7 +29,7 @@ use crate::identity::{interface_indices, ve_of_index};
 use crate::nft;
 
 /// Not the prefix of the table that filters, so that neither is taken for the other.
-const TABLE_PREFIX: &str = "traffic-";
+pub(super) const TABLE_PREFIX: &str = "traffic-";
 /// Changes with the form of the table, so that an older one is replaced.
 const FORMAT: u32 = 1;
 
