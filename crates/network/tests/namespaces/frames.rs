@@ -12,6 +12,7 @@ pub(crate) const FORGER_MAC: [u8; 6] = [0x02, 0x66, 0x66, 0x66, 0x66, 0x66];
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
@@ -36,17 +37,31 @@ fn ethernet(destination: [u8; 6], kind: u16, payload: &[u8]) -> Vec<u8> {
 
 /// A datagram to a port, in a frame to the node (or to all, if the address is everybody's).
 pub(crate) fn udp4(source: &str, target: &str, ports: (u16, u16), text: &str) -> Vec<u8> {
+    // A UDP checksum of 0 means "none" in IPv4.
+    ipv4(source, target, UDP, &datagram(ports, text))
+}
+
+/// A TCP segment in the middle of a connection, with a checksum that is wrong: nobody is to get it.
+pub(crate) fn tcp4(source: &str, target: &str, ports: (u16, u16)) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(ports.0.to_be_bytes());
+    segment.extend(ports.1.to_be_bytes());
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 1]);
+    segment.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend(b"forged");
+    ipv4(source, target, TCP, &segment)
+}
+
+fn ipv4(source: &str, target: &str, next: u8, payload: &[u8]) -> Vec<u8> {
     let (source, target): (Ipv4Addr, Ipv4Addr) = (source.parse().unwrap(), target.parse().unwrap());
-    let datagram = datagram(ports, text);
     let mut header = vec![0x45, 0];
-    header.extend(u16::try_from(20 + datagram.len()).unwrap().to_be_bytes());
-    header.extend([0, 1, 0, 0, 64, UDP, 0, 0]);
+    header.extend(u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+    header.extend([0, 1, 0, 0, 64, next, 0, 0]);
     header.extend(source.octets());
     header.extend(target.octets());
     let sum = checksum(&header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
-    // A UDP checksum of 0 means "none" in IPv4.
-    header.extend(datagram);
+    header.extend(payload);
     ethernet(
         if target.is_broadcast() {
             BROADCAST

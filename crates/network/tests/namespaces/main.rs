@@ -4,6 +4,8 @@
 //! even by a test that fails, and nothing here meets the machine's own network. Needs root.
 
 #[cfg(test)]
+mod fast_path;
+#[cfg(test)]
 mod forged;
 #[cfg(test)]
 mod frames;

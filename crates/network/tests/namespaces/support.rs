@@ -217,6 +217,32 @@ impl Node {
     }
 }
 
+/// An outside host behind the node's uplink, which knows no route to the node's ranges.
+pub(crate) fn outside(node: &Node) -> Namespace {
+    let outside = Namespace::new();
+    node.namespace
+        .program("ip link add up0 type veth peer name up1");
+    let thread = outside.run(|| rustix::thread::gettid().as_raw_nonzero());
+    node.namespace
+        .program(&format!("ip link set up1 netns {thread}"));
+    for line in [
+        "ip addr add 203.0.113.1/24 dev up0",
+        "ip addr add 2001:db8::1/64 dev up0 nodad",
+    ] {
+        node.namespace.program(line);
+    }
+    node.namespace.program("ip link set up0 up");
+    for line in [
+        "ip addr add 203.0.113.2/24 dev up1",
+        "ip addr add 2001:db8::2/64 dev up1 nodad",
+        "ip link set up1 up",
+        "ip link set lo up",
+    ] {
+        outside.program(line);
+    }
+    outside
+}
+
 /// Whether a TCP conversation from one namespace to an address in another works, and with whom
 /// the listener believes to speak.
 pub(crate) fn talk(from: &Namespace, to: &Namespace, address: &str) -> io::Result<IpAddr> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use network::{Netlink, counters, counters_all, uplink};
 
-use crate::support::{Namespace, Node, id, ip, ips, runnable, talk};
+use crate::support::{Namespace, Node, id, ip, ips, outside, runnable, talk};
 
 const RANGES: &[&str] = &["10.99.0.0/16", "fd00:99::/64"];
 
@@ -86,32 +86,6 @@ fn all(node: &Node, number: u32) -> network::Counters {
         assert!(one.transmit_bytes >= all[&id(number)].transmit_bytes);
         one
     })
-}
-
-/// An outside host behind the node's uplink, which knows no route to the node's ranges.
-fn outside(node: &Node) -> Namespace {
-    let outside = Namespace::new();
-    node.namespace
-        .program("ip link add up0 type veth peer name up1");
-    let thread = outside.run(|| rustix::thread::gettid().as_raw_nonzero());
-    node.namespace
-        .program(&format!("ip link set up1 netns {thread}"));
-    for line in [
-        "ip addr add 203.0.113.1/24 dev up0",
-        "ip addr add 2001:db8::1/64 dev up0 nodad",
-    ] {
-        node.namespace.program(line);
-    }
-    node.namespace.program("ip link set up0 up");
-    for line in [
-        "ip addr add 203.0.113.2/24 dev up1",
-        "ip addr add 2001:db8::2/64 dev up1 nodad",
-        "ip link set up1 up",
-        "ip link set lo up",
-    ] {
-        outside.program(line);
-    }
-    outside
 }
 
 #[test]
