@@ -22,13 +22,11 @@ use crate::host::{self, Host};
 use crate::launcher::{self, News};
 use crate::mechanisms::NodeMechanisms;
 use crate::metering;
+use crate::network_watch::look_after;
 use crate::records;
 
 /// Notices that a slow listener may fall behind by before it has to look for itself.
 const NOTICES_KEPT: usize = 4_096;
-
-/// How often the node's part of the network is looked at: 5 ms of work.
-const NETWORK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The daemon.
 #[derive(Debug)]
@@ -276,7 +274,7 @@ impl Daemon {
         let watched = Arc::clone(self);
         std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || watched.watch_network())?;
+            .spawn(move || look_after(|| watched.up_if_prepared()))?;
         let metered = Arc::clone(self);
         std::thread::Builder::new()
             .name("meter".to_owned())
@@ -316,18 +314,6 @@ impl Daemon {
                     return;
                 }
             }
-        }
-    }
-
-    /// Sets the node's part of the network up again when another program took it away, as reloading
-    /// a firewall does. Ends with the daemon or the node.
-    fn watch_network(&self) {
-        while let Some(up) = self.up_if_prepared() {
-            if let Err(error) = up.host.restore_network() {
-                tracing::warn!("the node's network cannot be set up again: {error:#}");
-            }
-            drop(up);
-            std::thread::sleep(NETWORK_INTERVAL);
         }
     }
 

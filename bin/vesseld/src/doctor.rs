@@ -25,6 +25,7 @@ pub(crate) fn report(root: &Path, host: Option<&Host>) -> DoctorReport {
     rows.push(program_row("view", &view, Diagnosis::Warning, lost));
     rows.push(criu_row());
     rows.push(node_row(root));
+    rows.extend(host.map(fast_path_row));
     rows.extend(host.into_iter().flat_map(setting_rows));
     DoctorReport { rows }
 }
@@ -103,6 +104,33 @@ fn network_rows() -> Vec<DoctorRow> {
             remedy: Some(finding.remedy),
         })
         .collect()
+}
+
+/// Whether packets of VEs take the fast path, and who stands in its way.
+fn fast_path_row(host: &Host) -> DoctorRow {
+    let obstacles = host.fast_path.as_ref().map(|path| path.obstacles());
+    let (found, remedy) = match obstacles {
+        None => (
+            "the kernel refuses it; packets of VEs go through the node's IP stack".to_owned(),
+            Some("run a kernel with `CONFIG_NET_CLS_ACT` and `CONFIG_BPF_SYSCALL`"),
+        ),
+        Some(obstacles) if obstacles.is_empty() => ("open for TCP over IPv4".to_owned(), None),
+        Some(obstacles) => {
+            let all: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+            let found = format!("closed: {}", all.join("; "));
+            (
+                found,
+                Some("nothing, unless VEs need it: others filter as they are to"),
+            )
+        }
+    };
+    DoctorRow {
+        check: "fast path".to_owned(),
+        // It costs speed alone, and whoever has a firewall wants it.
+        diagnosis: Diagnosis::Ok,
+        found,
+        remedy: remedy.map(str::to_owned),
+    }
 }
 
 /// A program that must lie beside the daemon; `lost` says what is lost without.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use cgroup::{Layout, NodeGroup};
 use engine::Fault;
 use network::Netlink;
+use network::fast_path::{FastPath, FastPathError};
 use network::node::NodeNetwork;
 use pool::Pool;
 use template::Catalogue;
@@ -17,7 +18,7 @@ use ve::VeId;
 use crate::config::{Config, PoolConfig};
 use crate::guard::Guard;
 use crate::launcher::Launcher;
-use crate::metering::{self, Metering};
+use crate::metering::Metering;
 use crate::shaper::Shaper;
 
 /// Size of each of the two files of a console's log.
@@ -36,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) boot_id: String,
     pub(crate) metering: Metering,
     pub(crate) shaper: Shaper,
+    /// Where this kernel has what it takes.
+    pub(crate) fast_path: Option<Arc<FastPath>>,
     netlink: Mutex<Netlink>,
     /// The largest packet that leaves the node whole, as last looked at; 0 where none leaves it.
     mtu: AtomicU32,
@@ -93,10 +96,12 @@ impl Host {
         count_io(&pool, &groups)?;
         let catalogue = Catalogue::open(pool.templates_path())?;
         let mut netlink = Netlink::open()?;
-        network::node::prepare(&mut netlink, &node_network(&config)?)?;
+        let network = node_network(&config)?;
+        network::node::prepare(&mut netlink, &network)?;
+        let fast_path = open_fast_path(&mut netlink, &network);
         let mtu = network::uplink::mtu(&mut netlink)?;
         let boot_id = kernel::proc::boot_id()?;
-        let metering = metering::of_host(root, &config, &boot_id)?;
+        let metering = Metering::new(root, network, fast_path.clone(), &boot_id);
         let host = Self {
             root: root.to_owned(),
             config,
@@ -108,6 +113,7 @@ impl Host {
             boot_id,
             metering,
             shaper: Shaper::default(),
+            fast_path,
             netlink: Mutex::new(netlink),
             mtu: AtomicU32::new(mtu.unwrap_or_default()),
         };
@@ -130,7 +136,24 @@ impl Host {
         }
         let mtu = network::uplink::mtu(&mut netlink)?;
         self.mtu.store(mtu.unwrap_or_default(), Ordering::Relaxed);
+        drop(netlink);
+        self.refresh_fast_path();
         Ok(())
+    }
+
+    /// Opens or closes the fast path as it must be now.
+    pub(crate) fn refresh_fast_path(&self) {
+        let Some(fast_path) = &self.fast_path else {
+            return;
+        };
+        // Of its own: who else filters is asked by programs, and nobody shall wait for them.
+        let refreshed = Netlink::open()
+            .map_err(FastPathError::from)
+            .and_then(|mut netlink| fast_path.refresh(&mut netlink));
+        if let Err(error) = refreshed {
+            let error = anyhow::Error::from(error);
+            tracing::warn!("the fast path of VEs' packets cannot be changed: {error:#}");
+        }
     }
 
     /// The MTU of links of VEs that are started now, in bytes.
@@ -169,6 +192,18 @@ impl Host {
             },
             private: self.private(id),
         })
+    }
+}
+
+/// Makes the fast path; where the kernel cannot, packets take the slow one.
+fn open_fast_path(netlink: &mut Netlink, network: &NodeNetwork) -> Option<Arc<FastPath>> {
+    match FastPath::open(netlink, network) {
+        Ok(fast_path) => Some(Arc::new(fast_path)),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            tracing::warn!("there is no fast path for packets of VEs: {error:#}");
+            None
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod leftovers;
 mod limits;
 mod mechanisms;
 mod metering;
+mod network_watch;
 mod node;
 mod passwords;
 mod records;

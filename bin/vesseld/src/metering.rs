@@ -12,19 +12,19 @@ mod stored;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use cgroup::Usage;
 use meter::{Account, Bounds, History, Reading, Values};
+use network::fast_path::FastPath;
 use network::node::NodeNetwork;
 use network::node::traffic::{self, Traffic, TrafficTable};
 use registry::{AccountEntry, Stage, VeRecord};
 use ve::{State, VeId};
 
 use crate::daemon::Up;
-use crate::host;
 
 /// Time between two sweeps: the finest step of the history.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
@@ -43,6 +43,7 @@ pub(crate) const HISTORY_FILE: &str = "history";
 pub(crate) struct Metering {
     inner: Mutex<Inner>,
     network: NodeNetwork,
+    fast_path: Option<Arc<FastPath>>,
     boot_id: String,
     /// The node that this is a part of; set once it is up.
     up: OnceLock<Weak<Up>>,
@@ -95,8 +96,18 @@ fn started_ms(record: &VeRecord) -> Option<u64> {
 
 impl Metering {
     /// Begins to meter the node at `root`. What cannot be had is told and done without.
-    pub(crate) fn new(root: &Path, network: NodeNetwork, boot_id: &str) -> Self {
-        if let Err(error) = traffic::prepare(&network) {
+    pub(crate) fn new(
+        root: &Path,
+        network: NodeNetwork,
+        fast_path: Option<Arc<FastPath>>,
+        boot_id: &str,
+    ) -> Self {
+        // Both count on together or begin at 0 together, so that a sum of them is never less than it was.
+        let begun = match &fast_path {
+            Some(path) if path.is_fresh() => traffic::begin(&network),
+            _ => traffic::prepare(&network),
+        };
+        if let Err(error) = begun {
             let error = anyhow::Error::from(error);
             tracing::warn!("traffic of VEs is not counted by class: {error:#}");
         }
@@ -127,6 +138,7 @@ impl Metering {
                 told: BTreeMap::new(),
             }),
             network,
+            fast_path,
             boot_id: boot_id.to_owned(),
             up: OnceLock::new(),
         }
@@ -169,10 +181,10 @@ impl Metering {
                 return None;
             }
         };
-        let table = traffic::read(&self.network);
+        let table = self.traffic();
         inner.tell(
             "traffic of VEs cannot be read",
-            table.as_ref().err().map(ToString::to_string),
+            table.as_ref().err().map(|error| format!("{error:#}")),
         );
         let table = table.ok().flatten();
         if table.is_none() {
@@ -265,6 +277,17 @@ impl Metering {
     /// Looks into the history of VEs, where there is one.
     pub(crate) fn with_history<T>(&self, look: impl FnOnce(&mut History) -> T) -> Option<T> {
         self.lock().history.as_mut().map(look)
+    }
+
+    /// What VEs exchanged, by the slow path and the fast one.
+    fn traffic(&self) -> Result<Option<TrafficTable>> {
+        let mut table = traffic::read(&self.network)?;
+        if let (Some(table), Some(fast_path)) = (&mut table, &self.fast_path) {
+            for (id, passed) in fast_path.passed()? {
+                table.ves.entry(id).or_default().add(&passed.traffic);
+            }
+        }
+        Ok(table)
     }
 
     fn read(
@@ -432,15 +455,6 @@ pub(crate) fn run(
         let left = Duration::from_millis(next.saturating_sub(boot_milliseconds()));
         std::thread::sleep(left.min(LOOK));
     }
-}
-
-/// The parts of a node for which metering needs them.
-pub(crate) fn of_host(
-    root: &Path,
-    config: &crate::config::Config,
-    boot_id: &str,
-) -> Result<Metering> {
-    Ok(Metering::new(root, host::node_network(config)?, boot_id))
 }
 
 /// Whether a VE needs somebody to look after it.

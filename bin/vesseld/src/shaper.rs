@@ -130,8 +130,12 @@ impl Host {
     ) -> Result<(), Fault> {
         let mut state = self.shaper.state();
         for (id, limits) in running {
-            let new = || Shaped::new(limits, None);
-            state.ves.entry(id).or_insert_with(new);
+            let shaped = Shaped::new(limits, None);
+            state.ves.entry(id).or_insert(shaped);
+            // Else an earlier daemon has said it.
+            if self.fast_path.as_ref().is_some_and(|path| path.is_fresh()) {
+                self.pass_by(id, shaped.hold(None) == Hold::default(), false)?;
+            }
         }
         state.begun = true;
         self.shape_settle(&mut state)
@@ -141,7 +145,25 @@ impl Host {
     pub(crate) fn shape_new(&self, id: VeId, limits: &Limits) -> Result<(), Fault> {
         let new = Shaped::new(limits, Some(Hold::default()));
         self.shaper.state().ves.insert(id, new);
-        self.shape(id, limits)
+        self.shape(id, limits)?;
+        let state = self.shaper.state();
+        let held = state.ves.get(&id).and_then(|shaped| shaped.held);
+        self.pass_by(id, held == Some(Hold::default()), true)
+    }
+
+    /// Lets packets of a VE take the fast path, or not: past all that holds them.
+    fn pass_by(&self, id: VeId, allowed: bool, new_link: bool) -> Result<(), Fault> {
+        let Some(fast_path) = &self.fast_path else {
+            return Ok(());
+        };
+        match fast_path.allow(id, allowed, new_link) {
+            Ok(()) => Ok(()),
+            Err(error) if allowed => {
+                tracing::warn!("packets of VE {id} take no fast path: {error}");
+                Ok(())
+            }
+            Err(error) => Err(Fault::from_error(&error).of_kind(FailureKind::Resources)),
+        }
     }
 
     /// Holds a VE that runs to its limit, if it is not yet; divides the node if it is guaranteed a part.
@@ -222,6 +244,7 @@ impl Host {
         let network = self.shaped_network()?;
         shape::set(&mut self.netlink(), &network, &holds).map_err(|error| fault(&error))?;
         for (id, hold) in holds {
+            self.pass_by(id, hold == Hold::default(), false)?;
             if let Some(shaped) = state.ves.get_mut(&id) {
                 shaped.held = Some(hold);
             }

@@ -9,7 +9,7 @@ use cgroup::Usage;
 use network::Counters;
 use registry::{Run, VeRecord};
 use server::node::{VeFilter, VeKey};
-use ve::Bytes;
+use ve::{Bytes, VeId};
 
 use super::ves::{self, seconds};
 use crate::convert;
@@ -22,7 +22,8 @@ pub(super) fn of_one(up: &Arc<Up>, ve: &VeKey) -> Result<Stats, ApiError> {
     let record = ves::find(up, ve)?;
     let counters = network::counters(&mut up.host.netlink(), record.spec.id)
         .ok()
-        .flatten();
+        .flatten()
+        .map(|counters| with_fast_path(up, record.spec.id, counters));
     Ok(stats(up, &record, counters.as_ref()))
 }
 
@@ -33,8 +34,23 @@ pub(super) fn of_many(up: &Arc<Up>, filter: &VeFilter) -> Result<Vec<Stats>, Api
     let counters = network::counters_all(&mut up.host.netlink(), ids).unwrap_or_default();
     Ok(records
         .iter()
-        .map(|record| stats(up, record, counters.get(&record.spec.id)))
+        .map(|record| {
+            let id = record.spec.id;
+            let counters = counters.get(&id);
+            let counters = counters.map(|counters| with_fast_path(up, id, *counters));
+            stats(up, record, counters.as_ref())
+        })
         .collect())
+}
+
+/// Adds what the node's end of a link has not seen.
+fn with_fast_path(up: &Up, id: VeId, mut counters: Counters) -> Counters {
+    let fast_path = up.host.fast_path.as_ref();
+    if let Some(Ok(passed)) = fast_path.map(|fast_path| fast_path.passed_of(id)) {
+        counters.receive_bytes += passed.receive_of_link.bytes;
+        counters.receive_packets += passed.receive_of_link.packets;
+    }
+    counters
 }
 
 /// When an init was started, by the node's clock.

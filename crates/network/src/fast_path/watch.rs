@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
 use crate::identity::INDICES;
@@ -43,24 +44,29 @@ impl Watch {
         Ok(Self { filter, links })
     }
 
-    /// Waits for a change of the filter, or of an interface that is no VE's. Several may be one.
+    /// Waits for a change of the filter, or of an interface that is no VE's; false if none came in time. Several
+    /// may be one.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait(&self) -> io::Result<()> {
+    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + timeout;
         loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
             let mut sockets = [
                 PollFd::new(&self.filter, PollFlags::IN),
                 PollFd::new(&self.links, PollFlags::IN),
             ];
-            match poll(&mut sockets, None) {
+            match poll(&mut sockets, Some(&timeout)) {
+                Ok(0) => return Ok(false),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             let filter = drain(&self.filter, |_| true)?;
             let links = drain(&self.links, |message| !is_of_ve(message))?;
             if filter || links {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

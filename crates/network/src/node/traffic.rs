@@ -55,6 +55,21 @@ pub struct Traffic {
     pub transmit_outside: Flow,
 }
 
+impl Traffic {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        for (flow, more) in [
+            (&mut self.receive_inside, other.receive_inside),
+            (&mut self.receive_outside, other.receive_outside),
+            (&mut self.transmit_inside, other.transmit_inside),
+            (&mut self.transmit_outside, other.transmit_outside),
+        ] {
+            flow.bytes = flow.bytes.saturating_add(more.bytes);
+            flow.packets = flow.packets.saturating_add(more.packets);
+        }
+    }
+}
+
 /// The counters of all VEs of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficTable {
@@ -75,9 +90,17 @@ pub fn prepare(network: &NodeNetwork) -> Result<(), NftError> {
     {
         return Ok(());
     }
+    begin(network)
+}
+
+/// Begins to count at 0.
+///
+/// # Errors
+/// Fails when the packet filter cannot be changed.
+pub fn begin(network: &NodeNetwork) -> Result<(), NftError> {
     nft::apply(
         "install the node's counters of traffic",
-        &ruleset(network, &format!("{form}{}", epoch())),
+        &ruleset(network, &format!("{}{}", form(network), epoch())),
     )
 }
 

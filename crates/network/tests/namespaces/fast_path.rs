@@ -346,9 +346,13 @@ fn changes_of_the_filter_and_of_links_are_heard() {
     for line in ["nft add table ip other", "ip link add d0 type bridge"] {
         let heard = thread::spawn({
             let watch = Arc::clone(&watch);
-            move || watch.wait().unwrap()
+            move || watch.wait(Duration::from_secs(8)).unwrap()
         });
         node.namespace.program(line);
-        heard.join().unwrap();
+        assert!(heard.join().unwrap(), "{line}");
     }
+    let quiet = || !watch.wait(Duration::from_millis(50)).unwrap();
+    assert!((0..40).any(|_| quiet()), "it settles");
+    node.ve(101, &["10.99.0.2"]);
+    assert!(quiet(), "VEs come and go unheard");
 }
