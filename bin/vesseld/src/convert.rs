@@ -9,7 +9,7 @@ use api::latest::{
 use api::time::Timestamp;
 use engine::{Failure, FailureKind, Fault, Ticket};
 use registry::VeRecord;
-use ve::{Autostart, Bits, Bytes, Cores, State, VeId};
+use ve::{Autostart, Bits, Bytes, Cores, Seconds, State, VeId};
 
 pub(crate) fn api_error(failure: Failure) -> ApiError {
     let code = match failure.kind {
@@ -45,6 +45,7 @@ pub(crate) fn state(state: State) -> VeState {
 }
 
 pub(crate) fn limits(limits: &ve::Limits) -> Limits {
+    let growth = &limits.memory_growth;
     Limits {
         cpu_guarantee: limits.cpu_guarantee.map(cores),
         cpu_limit: limits.cpu.map(cores),
@@ -54,6 +55,11 @@ pub(crate) fn limits(limits: &ve::Limits) -> Limits {
         memory_guarantee: limits.memory_guarantee.map(Bytes::get),
         memory_limit: limits.memory.map(Bytes::get),
         memory_burst: limits.memory_burst.map(Bytes::get),
+        memory_grow_ceiling: growth.ceiling.map(Bytes::get),
+        memory_grow_step: growth.step.map(Bytes::get),
+        memory_grow_threshold: growth.threshold.map(|part| u32::from(part.get())),
+        memory_grow_cooldown: growth.cooldown.map(Seconds::get),
+        memory_grow_give_back: growth.give_back.map(Seconds::get),
         memory_swap: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes.map(u64::from),
         files_limit: limits.files.map(u64::from),
@@ -126,6 +132,7 @@ pub(crate) fn details(
         pid: record.run.as_ref().map(|run| run.pid),
         uid_base: spec.id.uid_base().get(),
         interface: spec.id.interface_name(),
+        memory_given_bytes: spec.limits.memory_growth.given.map(Bytes::get),
         usage,
         pending: Vec::new(),
     }

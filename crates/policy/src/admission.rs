@@ -4,7 +4,7 @@
 //! less what it reserves for itself. A VE that stands still holds nothing, so its start can be refused.
 //! Limits may be overcommitted, without bound unless the administrator sets one.
 
-use ve::{Bits, Bytes, Cores, Factor, Key, Limits, NodeResources};
+use ve::{Bits, Bytes, Cores, Factor, Key, Limits, MemoryGrowth, NodeResources};
 
 use crate::limits::set_cores;
 
@@ -166,7 +166,7 @@ impl NodeCapacity {
             key: Key::MemoryLimit,
             factor: self.resources.memory_overcommit,
             has: self.memory_for_ves().get(),
-            of: &|limits| limits.memory.map(Bytes::get),
+            of: &|limits| limits.memory_now().map(Bytes::get),
             show: &readable,
         };
         memory.admit(wanted, held, others)
@@ -315,6 +315,10 @@ pub fn either(old: &Limits, new: &Limits) -> Limits {
         cpu: more(old.cpu, new.cpu),
         memory: more(old.memory, new.memory),
         disk: more(old.disk, new.disk),
+        memory_growth: MemoryGrowth {
+            given: old.memory_growth.given.max(new.memory_growth.given),
+            ..new.memory_growth
+        },
         ..new.clone()
     }
 }

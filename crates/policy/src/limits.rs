@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use ve::{Bytes, Key, Limits};
+use ve::{Bytes, Key, Limits, MemoryGrowth};
 
 /// What a VE uses of the things that cannot be taken back without killing or losing something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +99,7 @@ pub fn consistent(limits: &Limits) -> Result<(), LimitDenied> {
         Key::MemoryLimit,
         *memory,
     )?;
+    growth_consistent(limits)?;
     let guarantee = limits.network_guarantee;
     within(
         Key::NetworkGuarantee,
@@ -112,6 +113,44 @@ pub fn consistent(limits: &Limits) -> Result<(), LimitDenied> {
         Key::NetworkLimit,
         *network,
     )
+}
+
+/// Growth needs a limit to begin at and a ceiling above it, and no more steps than can be told of.
+fn growth_consistent(limits: &Limits) -> Result<(), LimitDenied> {
+    let growth = &limits.memory_growth;
+    let Some(ceiling) = growth.ceiling else {
+        let rest = [
+            Key::MemoryGrowStep,
+            Key::MemoryGrowThreshold,
+            Key::MemoryGrowCooldown,
+            Key::MemoryGrowGiveBack,
+        ];
+        let lone = rest
+            .into_iter()
+            .find_map(|key| Some((key, key.limit_in(limits)?)));
+        return lone.map_or(Ok(()), |(key, value)| {
+            let rule = format!("needs a {} to grow to", Key::MemoryGrowCeiling);
+            Err(contradiction(key, value, rule))
+        });
+    };
+    let key = Key::MemoryGrowCeiling;
+    let Some(limit) = limits.memory else {
+        let rule = format!("needs a {} to grow from", Key::MemoryLimit);
+        return Err(contradiction(key, ceiling, rule));
+    };
+    if ceiling < limit {
+        let rule = format!("is less than {}, which is {limit}", Key::MemoryLimit);
+        return Err(contradiction(key, ceiling, rule));
+    }
+    match growth.step {
+        Some(step) if (ceiling.get() - limit.get()) / step.get() > MemoryGrowth::STEPS_MAX => {
+            let most = MemoryGrowth::STEPS_MAX;
+            let rule =
+                format!("is too little: it must lead from {limit} to {ceiling} in {most} steps");
+            Err(contradiction(Key::MemoryGrowStep, step, rule))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A value that may not exceed the limit, if there is one.
@@ -230,7 +269,7 @@ pub fn lowered(old: &Limits, new: &Limits) -> Limits {
         new.filter(|new| old.is_none_or(|old| *new < old))
     }
     Limits {
-        memory: tighter(old.memory, new.memory),
+        memory: tighter(old.memory_now(), new.memory_now()),
         processes: tighter(old.processes, new.processes),
         files: tighter(old.files, new.files),
         disk: tighter(old.disk, new.disk),
@@ -324,6 +363,26 @@ mod tests {
             (
                 &["network.burst=2Mbit"],
                 "network.burst: 2Mbit needs a network.limit to go beyond",
+            ),
+            (
+                &["memory.grow.ceiling=2G"],
+                "memory.grow.ceiling: 2G needs a memory.limit to grow from",
+            ),
+            (
+                &["memory.grow.ceiling=1G", "memory.limit=2G"],
+                "memory.grow.ceiling: 1G is less than memory.limit, which is 2G",
+            ),
+            (
+                &["memory.limit=2G", "memory.grow.cooldown=5s"],
+                "memory.grow.cooldown: 5s needs a memory.grow.ceiling to grow to",
+            ),
+            (
+                &[
+                    "memory.limit=1G",
+                    "memory.grow.ceiling=2G",
+                    "memory.grow.step=10M",
+                ],
+                "memory.grow.step: 10M is too little: it must lead from 1G to 2G in 64 steps",
             ),
         ] {
             assert_eq!(read(texts), Err(words.to_owned()));

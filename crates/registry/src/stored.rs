@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use ve::{Autostart, Bits, Bytes, Cores, Limits, Name, Operations, Spec, VeId};
+use ve::{
+    Autostart, Bits, Bytes, Cores, Limits, MemoryGrowth, Name, Operations, Percent, Seconds, Spec,
+    VeId,
+};
 
 use crate::record::{FirstBoot, Run};
 
@@ -42,6 +45,12 @@ struct StoredLimits {
     memory_guarantee_bytes: Option<u64>,
     memory_bytes: Option<u64>,
     memory_burst_bytes: Option<u64>,
+    memory_grow_ceiling_bytes: Option<u64>,
+    memory_grow_step_bytes: Option<u64>,
+    memory_grow_threshold_percent: Option<u8>,
+    memory_grow_cooldown_seconds: Option<u64>,
+    memory_grow_give_back_seconds: Option<u64>,
+    memory_given_bytes: Option<u64>,
     memory_swap_bytes: Option<u64>,
     processes: Option<u32>,
     files: Option<u32>,
@@ -115,6 +124,7 @@ impl StoredSpec {
 
 impl From<&Limits> for StoredLimits {
     fn from(limits: &Limits) -> Self {
+        let growth = &limits.memory_growth;
         Self {
             cpu_guarantee_thousandths: limits.cpu_guarantee.map(Cores::thousandths),
             cpu_thousandths: limits.cpu.map(Cores::thousandths),
@@ -124,6 +134,12 @@ impl From<&Limits> for StoredLimits {
             memory_guarantee_bytes: limits.memory_guarantee.map(Bytes::get),
             memory_bytes: limits.memory.map(Bytes::get),
             memory_burst_bytes: limits.memory_burst.map(Bytes::get),
+            memory_grow_ceiling_bytes: growth.ceiling.map(Bytes::get),
+            memory_grow_step_bytes: growth.step.map(Bytes::get),
+            memory_grow_threshold_percent: growth.threshold.map(Percent::get),
+            memory_grow_cooldown_seconds: growth.cooldown.map(Seconds::get),
+            memory_grow_give_back_seconds: growth.give_back.map(Seconds::get),
+            memory_given_bytes: growth.given.map(Bytes::get),
             memory_swap_bytes: limits.memory_swap.map(Bytes::get),
             processes: limits.processes,
             files: limits.files,
@@ -152,6 +168,14 @@ impl StoredLimits {
             memory_guarantee: self.memory_guarantee_bytes.map(Bytes::new),
             memory: self.memory_bytes.map(Bytes::new),
             memory_burst: self.memory_burst_bytes.map(Bytes::new),
+            memory_growth: MemoryGrowth {
+                ceiling: self.memory_grow_ceiling_bytes.map(Bytes::new),
+                step: self.memory_grow_step_bytes.map(Bytes::new),
+                threshold: self.memory_grow_threshold_percent.map(Percent::new),
+                cooldown: self.memory_grow_cooldown_seconds.map(Seconds::new),
+                give_back: self.memory_grow_give_back_seconds.map(Seconds::new),
+                given: self.memory_given_bytes.map(Bytes::new),
+            },
             memory_swap: self.memory_swap_bytes.map(Bytes::new),
             processes: self.processes,
             files: self.files,

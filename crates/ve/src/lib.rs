@@ -8,6 +8,7 @@
 //! Domain types are not serializable on purpose: `api` and `registry` each have their own records.
 #![forbid(unsafe_code)]
 
+pub mod growth;
 pub mod id;
 pub mod limits;
 pub mod name;
@@ -16,10 +17,11 @@ pub mod spec;
 pub mod state;
 pub mod units;
 
+pub use growth::MemoryGrowth;
 pub use id::{InvalidVeId, UidBase, VeId};
 pub use limits::{CpuSet, Limits};
 pub use name::{InvalidName, Name};
 pub use settings::{InvalidSetting, Key, NodeKey, NodeResources, NodeSetting, Setting};
 pub use spec::{Autostart, Spec};
 pub use state::{Exit, State};
-pub use units::{Bits, Bytes, Cores, Factor, InvalidUnit, Operations, Seconds};
+pub use units::{Bits, Bytes, Cores, Factor, InvalidUnit, Operations, Percent, Seconds};

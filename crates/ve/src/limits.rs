@@ -12,6 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::growth::MemoryGrowth;
 use crate::units::{Bits, Bytes, Cores, InvalidUnit, Operations};
 
 /// The resources of a VE. `None` is "no promise", "as much as the node has", "the usual share".
@@ -34,6 +35,8 @@ pub struct Limits {
     pub memory: Option<Bytes>,
     /// Memory beyond [`Limits::memory`] while the node has some free.
     pub memory_burst: Option<Bytes>,
+    /// How its memory grows by itself beyond [`Limits::memory`], and what it was given so far.
+    pub memory_growth: MemoryGrowth,
     /// Swap beyond [`Limits::memory`].
     pub memory_swap: Option<Bytes>,
     /// Number of processes and threads.
@@ -58,6 +61,15 @@ pub struct Limits {
     pub network: Option<Bits>,
     /// What it can send and receive beyond [`Limits::network`] for a second, saved up before.
     pub network_burst: Option<Bits>,
+}
+
+impl Limits {
+    /// What holds as its limit of memory now: what was set, and what it was given beyond that.
+    #[must_use]
+    pub fn memory_now(&self) -> Option<Bytes> {
+        let given = self.memory_growth.given.map_or(0, Bytes::get);
+        Some(Bytes::new(self.memory?.get().saturating_add(given)))
+    }
 }
 
 /// A set of processors in the kernel's list format: `0-3,8`.

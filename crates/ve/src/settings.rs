@@ -11,16 +11,17 @@ mod value;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use crate::limits::CpuSet;
 use crate::spec::Autostart;
-use crate::units::{Bits, Bytes, Cores, InvalidUnit, Operations};
+use crate::units::{Bits, Bytes, Cores, InvalidUnit, Operations, Percent, Seconds};
 
 pub use key::Key;
 pub use node::{NodeKey, NodeResources, NodeSetting};
 use value::{
     addresses, assigned, at_least, autostart, each_once, hostname, number, rate, size, truth, unit,
-    unless_none,
+    unless_none, within,
 };
 
 /// A key with its value.
@@ -42,6 +43,16 @@ pub enum Setting {
     MemoryLimit(Option<Bytes>),
     /// Memory beyond the limit while the node has some free; `None` is none.
     MemoryBurst(Option<Bytes>),
+    /// What it may have at most, with what it is given by itself; `None` is no growth.
+    MemoryGrowCeiling(Option<Bytes>),
+    /// How much it is given at a time; `None` is an eighth of the way to the ceiling.
+    MemoryGrowStep(Option<Bytes>),
+    /// The part of its memory whose use calls for more; `None` is the default.
+    MemoryGrowThreshold(Option<Percent>),
+    /// Shortest time between two steps; `None` is none.
+    MemoryGrowCooldown(Option<Seconds>),
+    /// How long it does without a step before that goes back; `None` is never.
+    MemoryGrowGiveBack(Option<Seconds>),
     /// Swap; `None` lifts the limit.
     MemorySwap(Option<Bytes>),
     /// Processes and threads; `None` lifts the limit.
@@ -137,6 +148,12 @@ const PROCESSES_MAX: u32 = 4_194_304;
 const ADDRESSES_MAX: usize = 64;
 /// glibc reads three name servers and no more (resolv.conf(5), MAXNS).
 const DNS_MAX: usize = 3;
+/// Smaller steps are not worth telling of.
+const GROW_STEP_MIN: Bytes = Bytes::from_mebibytes(1);
+/// Below, half of the memory would never be used; above, the rest is full before anybody can act.
+const GROW_THRESHOLDS: RangeInclusive<Percent> = Percent::new(50)..=Percent::new(95);
+/// What goes back sooner would have to be given again at once.
+const GIVE_BACK_MIN: Seconds = Seconds::new(1);
 /// Below it, reading one page takes a second, and a VE hangs.
 const IO_RATE_MIN: Bytes = Bytes::new(64 << 10);
 /// The same for operations: starting one program takes tens.
@@ -168,6 +185,7 @@ impl Setting {
         let bits = || unless_none(value, |text| at_least(word, text, NETWORK_MIN));
         let count = |least, most| unless_none(value, |text| number(word, text, least, most));
         let bytes = |least| unless_none(value, |text| size(word, text, least));
+        let span = |least| unless_none(value, |text| at_least(word, text, least));
         Ok(match key {
             Key::CpuGuarantee => Self::CpuGuarantee(cores()?),
             Key::CpuLimit => Self::CpuLimit(cores()?),
@@ -177,6 +195,14 @@ impl Setting {
             Key::MemoryGuarantee => Self::MemoryGuarantee(memory()?),
             Key::MemoryLimit => Self::MemoryLimit(memory()?),
             Key::MemoryBurst => Self::MemoryBurst(memory()?),
+            Key::MemoryGrowCeiling => Self::MemoryGrowCeiling(memory()?),
+            Key::MemoryGrowStep => Self::MemoryGrowStep(bytes(GROW_STEP_MIN)?),
+            Key::MemoryGrowThreshold => {
+                let part = |text: &str| within(word, text, GROW_THRESHOLDS);
+                Self::MemoryGrowThreshold(unless_none(value, part)?)
+            }
+            Key::MemoryGrowCooldown => Self::MemoryGrowCooldown(span(Seconds::new(0))?),
+            Key::MemoryGrowGiveBack => Self::MemoryGrowGiveBack(span(GIVE_BACK_MIN)?),
             Key::MemorySwap => Self::MemorySwap(bytes(Bytes::new(0))?),
             Key::ProcessesLimit => Self::ProcessesLimit(count(1, PROCESSES_MAX)?),
             Key::FilesLimit => Self::FilesLimit(count(FILES_MIN, FILES_MAX)?),
@@ -219,6 +245,11 @@ impl Setting {
             Self::MemoryGuarantee(_) => Key::MemoryGuarantee,
             Self::MemoryLimit(_) => Key::MemoryLimit,
             Self::MemoryBurst(_) => Key::MemoryBurst,
+            Self::MemoryGrowCeiling(_) => Key::MemoryGrowCeiling,
+            Self::MemoryGrowStep(_) => Key::MemoryGrowStep,
+            Self::MemoryGrowThreshold(_) => Key::MemoryGrowThreshold,
+            Self::MemoryGrowCooldown(_) => Key::MemoryGrowCooldown,
+            Self::MemoryGrowGiveBack(_) => Key::MemoryGrowGiveBack,
             Self::MemorySwap(_) => Key::MemorySwap,
             Self::ProcessesLimit(_) => Key::ProcessesLimit,
             Self::FilesLimit(_) => Key::FilesLimit,
@@ -255,6 +286,11 @@ impl Setting {
                 | Self::MemoryGuarantee(None)
                 | Self::MemoryLimit(None)
                 | Self::MemoryBurst(None)
+                | Self::MemoryGrowCeiling(None)
+                | Self::MemoryGrowStep(None)
+                | Self::MemoryGrowThreshold(None)
+                | Self::MemoryGrowCooldown(None)
+                | Self::MemoryGrowGiveBack(None)
                 | Self::MemorySwap(None)
                 | Self::ProcessesLimit(None)
                 | Self::FilesLimit(None)

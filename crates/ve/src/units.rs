@@ -26,6 +26,10 @@ pub struct Operations(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Factor(u32);
 
+/// A part of a whole, in hundredths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(u8);
+
 /// A span of time in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(u64);
@@ -280,6 +284,48 @@ impl fmt::Display for Factor {
     }
 }
 
+impl Percent {
+    /// A part from its hundredths.
+    #[must_use]
+    pub const fn new(hundredths: u8) -> Self {
+        Self(hundredths)
+    }
+
+    /// The number of hundredths.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// This part of an amount, rounded down.
+    #[must_use]
+    pub fn of(self, amount: u64) -> u64 {
+        let part = u128::from(amount) * u128::from(self.0) / 100;
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = InvalidUnit;
+
+    /// Reads `80%`, from `1%` to `100%`.
+    fn from_str(text: &str) -> Result<Self, InvalidUnit> {
+        let digits = text.strip_suffix('%').unwrap_or_default();
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let parsed = digits.parse().ok().filter(|_| plain);
+        parsed
+            .filter(|hundredths| (1..=100).contains(hundredths))
+            .map(Self)
+            .ok_or_else(|| InvalidUnit::new(text, "a part of a whole", "write it as 80%"))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}%", self.0))
+    }
+}
+
 impl Seconds {
     /// A span from its number of seconds.
     #[must_use]
@@ -434,6 +480,10 @@ mod tests {
         for text in ["0.5", "", "2000", "x"] {
             assert!(text.parse::<Factor>().is_err(), "{text}");
         }
+        assert_eq!("80%".parse::<Percent>().unwrap().of(1 << 30), 858_993_459);
+        for text in ["80", "0%", "101%", "-1%", "+1%", "%", "", "1.5%", "999%"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -468,6 +518,7 @@ mod tests {
             let _ = text.parse::<Bits>();
             let _ = text.parse::<Operations>();
             let _ = text.parse::<Factor>();
+            let _ = text.parse::<Percent>();
             let _ = text.parse::<Seconds>();
         }
     }

@@ -287,6 +287,11 @@ Keys, each to be taken away with `none`:
   memory.guarantee, memory.limit, memory.swap
                               512M, 1.5G
   memory.burst                memory beyond the limit while the node has some free
+  memory.grow.ceiling         what its memory may grow to by itself: 2G
+  memory.grow.step            by how much at a time: 128M; usually an eighth of the way to the ceiling
+  memory.grow.threshold       when so much of it is in use: 80%
+  memory.grow.cooldown        shortest time between two steps: 10s; usually none
+  memory.grow.give-back       a step goes back when it was not needed for so long: 10m; usually never
   processes.limit             processes and threads
   files.limit                 open files of each process, at most
   disk.limit                  everything that the VE changed: 10G

@@ -108,6 +108,8 @@ pub(super) fn limits(limits: &Limits) -> Vec<(&'static str, Option<String>)> {
     let rate = |value: Option<u64>| value.map(human::bits_per_second);
     let number = |value: Option<u64>| value.map(|value| value.to_string());
     let weight = |value: Option<u32>| value.map(|value| value.to_string());
+    let part = |value: Option<u32>| value.map(|percent| format!("{percent}%"));
+    let span = |value: Option<u64>| value.map(|seconds| format!("{seconds}s"));
     vec![
         ("cpu.guarantee", limits.cpu_guarantee.map(human::cores)),
         ("cpu.limit", limits.cpu_limit.map(human::cores)),
@@ -117,6 +119,11 @@ pub(super) fn limits(limits: &Limits) -> Vec<(&'static str, Option<String>)> {
         ("memory.guarantee", size(limits.memory_guarantee)),
         ("memory.limit", size(limits.memory_limit)),
         ("memory.burst", size(limits.memory_burst)),
+        ("memory.grow.ceiling", size(limits.memory_grow_ceiling)),
+        ("memory.grow.step", size(limits.memory_grow_step)),
+        ("memory.grow.threshold", part(limits.memory_grow_threshold)),
+        ("memory.grow.cooldown", span(limits.memory_grow_cooldown)),
+        ("memory.grow.give-back", span(limits.memory_grow_give_back)),
         ("memory.swap", size(limits.memory_swap)),
         ("processes.limit", number(limits.processes_limit)),
         ("files.limit", number(limits.files_limit)),
@@ -257,6 +264,8 @@ mod tests {
         let all = serde_json::json!({
             "cpu.guarantee": 1.0, "cpu.limit": 1.0, "cpu.share": 1, "cpu.burst": 1.0,
             "cpu.set": "0", "memory.guarantee": 1, "memory.limit": 1, "memory.burst": 1,
+            "memory.grow.ceiling": 1, "memory.grow.step": 1, "memory.grow.threshold": 1,
+            "memory.grow.cooldown": 1, "memory.grow.give-back": 1,
             "memory.swap": 1, "processes.limit": 1, "files.limit": 1, "disk.limit": 1, "io.share": 1,
             "io.read.limit": 1, "io.write.limit": 1, "io.read.ops": 1, "io.write.ops": 1,
             "network.guarantee": 1, "network.limit": 1, "network.burst": 1,

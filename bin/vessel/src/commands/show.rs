@@ -129,6 +129,9 @@ fn lines(ve: &VeDetails) -> Vec<String> {
     for (key, value) in limits(&ve.limits) {
         all.push((key, optional(value)));
     }
+    if let Some(given) = ve.memory_given_bytes {
+        all.push(("memory given", human::bytes(given)));
+    }
     if let Some(usage) = &ve.usage {
         all.push(("cpu used", human::seconds(usage.cpu_seconds)));
         all.push(("memory used", human::bytes(usage.memory_bytes)));

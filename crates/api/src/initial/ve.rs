@@ -95,6 +95,9 @@ pub struct VeDetails {
     pub uid_base: u32,
     /// Host end of its network link.
     pub interface: String,
+    /// Memory that it was given by itself beyond `memory.limit`, in bytes; absent when it was given none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_given_bytes: Option<u64>,
     /// What it uses now; absent when it has no processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -146,6 +149,41 @@ pub struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     pub memory_burst: Option<u64>,
+    /// Memory that it may have at most with what it is given by itself, in bytes.
+    #[serde(
+        rename = "memory.grow.ceiling",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_grow_ceiling: Option<u64>,
+    /// How much it is given at a time, in bytes.
+    #[serde(
+        rename = "memory.grow.step",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_grow_step: Option<u64>,
+    /// The part of its memory whose use calls for more, in percent.
+    #[serde(
+        rename = "memory.grow.threshold",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_grow_threshold: Option<u32>,
+    /// Shortest time between two steps, in seconds.
+    #[serde(
+        rename = "memory.grow.cooldown",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_grow_cooldown: Option<u64>,
+    /// How long it does without a step before that goes back, in seconds; absent is never.
+    #[serde(
+        rename = "memory.grow.give-back",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_grow_give_back: Option<u64>,
     /// Swap that it may use, in bytes.
     #[serde(
         rename = "memory.swap",

@@ -44,6 +44,7 @@ pub fn details(id: u32, name: &str, state: VeState) -> VeDetails {
         nesting: false,
         pid: has_processes.then_some(4_000 + id),
         uid_base: id * 65_536,
+        memory_given_bytes: None,
         interface: format!("ve{id}"),
         usage: has_processes.then_some(Usage {
             cpu_seconds: 12.5,

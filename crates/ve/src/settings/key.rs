@@ -26,6 +26,16 @@ pub enum Key {
     MemoryLimit,
     /// `memory.burst`
     MemoryBurst,
+    /// `memory.grow.ceiling`
+    MemoryGrowCeiling,
+    /// `memory.grow.step`
+    MemoryGrowStep,
+    /// `memory.grow.threshold`
+    MemoryGrowThreshold,
+    /// `memory.grow.cooldown`
+    MemoryGrowCooldown,
+    /// `memory.grow.give-back`
+    MemoryGrowGiveBack,
     /// `memory.swap`
     MemorySwap,
     /// `processes.limit`
@@ -66,7 +76,7 @@ pub enum Key {
 
 impl Key {
     /// Every key, in the order of tables.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::CpuGuarantee,
         Self::CpuLimit,
         Self::CpuBurst,
@@ -75,6 +85,11 @@ impl Key {
         Self::MemoryGuarantee,
         Self::MemoryLimit,
         Self::MemoryBurst,
+        Self::MemoryGrowCeiling,
+        Self::MemoryGrowStep,
+        Self::MemoryGrowThreshold,
+        Self::MemoryGrowCooldown,
+        Self::MemoryGrowGiveBack,
         Self::MemorySwap,
         Self::ProcessesLimit,
         Self::FilesLimit,
@@ -107,6 +122,11 @@ impl Key {
             Self::MemoryGuarantee => "memory.guarantee",
             Self::MemoryLimit => "memory.limit",
             Self::MemoryBurst => "memory.burst",
+            Self::MemoryGrowCeiling => "memory.grow.ceiling",
+            Self::MemoryGrowStep => "memory.grow.step",
+            Self::MemoryGrowThreshold => "memory.grow.threshold",
+            Self::MemoryGrowCooldown => "memory.grow.cooldown",
+            Self::MemoryGrowGiveBack => "memory.grow.give-back",
             Self::MemorySwap => "memory.swap",
             Self::ProcessesLimit => "processes.limit",
             Self::FilesLimit => "files.limit",
@@ -173,6 +193,11 @@ impl Key {
             Self::MemoryGuarantee => text(limits.memory_guarantee.as_ref()),
             Self::MemoryLimit => text(limits.memory.as_ref()),
             Self::MemoryBurst => text(limits.memory_burst.as_ref()),
+            Self::MemoryGrowCeiling => text(limits.memory_growth.ceiling.as_ref()),
+            Self::MemoryGrowStep => text(limits.memory_growth.step.as_ref()),
+            Self::MemoryGrowThreshold => text(limits.memory_growth.threshold.as_ref()),
+            Self::MemoryGrowCooldown => text(limits.memory_growth.cooldown.as_ref()),
+            Self::MemoryGrowGiveBack => text(limits.memory_growth.give_back.as_ref()),
             Self::MemorySwap => text(limits.memory_swap.as_ref()),
             Self::ProcessesLimit => text(limits.processes.as_ref()),
             Self::FilesLimit => text(limits.files.as_ref()),

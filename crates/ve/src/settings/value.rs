@@ -1,6 +1,7 @@
 //! Reading the values of settings.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::InvalidSetting;
@@ -82,6 +83,23 @@ where
     let value: T = unit(key, text)?;
     if value < least {
         let rule = format!("is too little: it must be at least {least}");
+        return Err(invalid(key, text, rule));
+    }
+    Ok(value)
+}
+
+/// A quantity within bounds.
+pub(super) fn within<T>(
+    key: &'static str,
+    text: &str,
+    bounds: RangeInclusive<T>,
+) -> Result<T, InvalidSetting>
+where
+    T: FromStr<Err = InvalidUnit> + PartialOrd + std::fmt::Display,
+{
+    let value: T = unit(key, text)?;
+    if !bounds.contains(&value) {
+        let rule = format!("is not from {} to {}", bounds.start(), bounds.end());
         return Err(invalid(key, text, rule));
     }
     Ok(value)
