@@ -36,7 +36,7 @@ pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failu
         VeRequest::Suspend => Action::Suspend,
         VeRequest::Resume => Action::Resume,
         VeRequest::Delete { force } => Action::Delete { force: *force },
-        VeRequest::Set { .. } => Action::Set,
+        VeRequest::Set { .. } | VeRequest::Grow { .. } => Action::Set,
     };
     policy::permit(action, record.state, record.spec.protected)
         .map_err(|denied| Failure::about(&record.spec.name, denied.into()))

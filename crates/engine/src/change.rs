@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use registry::{OperationId, VeRecord};
-use ve::{Limits, Setting};
+use ve::{Bytes, Limits, Setting};
 
 use crate::admission::{self, AdmissionError};
-use crate::error::Failure;
+use crate::error::{Failure, FailureKind};
 use crate::lanes::Engine;
 use crate::plan::Step;
 
@@ -33,6 +33,63 @@ impl Engine {
         (result, VeRecord { spec, ..worked })
     }
 
+    /// Lets a VE have other memory beyond its limit; returns as [`Engine::change`] does.
+    ///
+    /// More of it is recorded before it is given: a VE that uses it when the daemon dies could not be
+    /// brought back to less.
+    pub(crate) fn grow(
+        &self,
+        operation: OperationId,
+        before: &VeRecord,
+        given: Bytes,
+    ) -> (Result<(), Failure>, VeRecord) {
+        let mut after = before.clone();
+        let growth = &mut after.spec.limits.memory_growth;
+        growth.given = (given.get() > 0).then_some(given);
+        if let Err(failure) = self.admit_growth(before, &after) {
+            return (Err(failure), before.clone());
+        }
+        let limits = Step::Limits {
+            old: Box::new(before.spec.limits.clone()),
+            new: Box::new(after.spec.limits.clone()),
+        };
+        let (result, worked) = self.work(operation, before.clone(), &[limits]);
+        let spec = match &result {
+            Ok(()) => after.spec,
+            Err(_) => before.spec.clone(),
+        };
+        (result, VeRecord { spec, ..worked })
+    }
+
+    /// Whether a VE may have what it is to be given, now that its turn has come; promises it.
+    fn admit_growth(&self, before: &VeRecord, after: &VeRecord) -> Result<(), Failure> {
+        let (old, new) = (&before.spec.limits, &after.spec.limits);
+        if before.run.is_none() {
+            return Err(Failure::new(FailureKind::State, "it runs no more"));
+        }
+        // Its administrator may have changed the rules meanwhile.
+        if new
+            .memory_growth
+            .ceiling
+            .is_none_or(|ceiling| new.memory_now() > Some(ceiling))
+        {
+            return Err(Failure::new(FailureKind::State, "it may not grow so far"));
+        }
+        self.inner.promise(before.spec.id, new)?;
+        if new.memory_now() > old.memory_now() {
+            self.inner.parts.registry.ve_intend(after)?;
+            return Ok(());
+        }
+        let parts = &self.inner.parts;
+        let in_use = parts.mechanisms.in_use(before.spec.id, true)?;
+        let lowered = policy::limits::lowered(old, new);
+        Ok(policy::limits::grant(
+            &lowered,
+            &in_use,
+            parts.facts.machine,
+        )?)
+    }
+
     /// The record with other settings, and the steps that make them true.
     fn changed(
         &self,
@@ -52,6 +109,8 @@ impl Engine {
                 None => after.spec.labels.remove(label),
             };
         }
+        after.spec.limits.memory_growth.given =
+            policy::growth::kept(&before.spec.limits, &after.spec.limits);
         let mut plan = Vec::new();
         if after.spec.limits != before.spec.limits {
             self.admit_limits(before, &after.spec.limits)?;
@@ -62,8 +121,10 @@ impl Engine {
                 old: Box::new(before.spec.limits.clone()),
                 new: Box::new(after.spec.limits.clone()),
             });
-            // The pool keeps its part of them through a power cut, so the journal has to know first.
-            parts.registry.sync()?;
+            if after.spec.limits.disk != before.spec.limits.disk {
+                // The pool keeps it through a power cut, so the journal has to know first.
+                parts.registry.sync()?;
+            }
         }
         let addressed = |s: &Setting| matches!(s, Setting::AddressAuto | Setting::Addresses(_));
         if let Some(setting) = settings.iter().rev().find(|s| addressed(s)) {

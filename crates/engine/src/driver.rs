@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use registry::{Event, OperationId, Outcome, Stage, VeRecord};
-use ve::{Name, State, VeId};
+use ve::{Bytes, Name, State, VeId};
 
 use crate::admission;
 use crate::error::{Failure, FailureKind};
@@ -124,6 +124,7 @@ impl Engine {
         let Some(before) = self.registry().ve(id)?.filter(same) else {
             return self.end_missing(operation, id, name.as_str());
         };
+        let memory_before = before.spec.limits.memory_now();
         self.inner.mark_running(operation);
         let allowed = self.allowed(operation, &before, request, settled);
         let allowed = allowed.and_then(|()| self.promise_to_run(&before, request));
@@ -137,7 +138,7 @@ impl Engine {
         };
         let result = result.map_err(|failure| named(name, failure));
         let event = match &result {
-            Ok(()) => event(done_word(request.kind()), Some(id), name.to_string(), None),
+            Ok(()) => done(request, &memory_before, &after),
             Err(failure) => failed("operation-failed", id, name, failure),
         };
         let outcome = if result.is_ok() && matches!(request, VeRequest::Delete { .. }) {
@@ -212,6 +213,7 @@ impl Engine {
                 })?;
                 plan::delete()
             }
+            VeRequest::Grow { given, .. } => return Ok(self.grow(operation, before, *given)),
             VeRequest::Set { settings, labels } => {
                 return Ok(self.change(operation, before, settings, labels));
             }
@@ -283,8 +285,26 @@ fn activity(request: &VeRequest, before: State) -> Option<State> {
         VeRequest::Stop(_) | VeRequest::Restart(_) | VeRequest::Delete { .. } => {
             Some(State::Stopping)
         }
-        VeRequest::Pause | VeRequest::Resume | VeRequest::Set { .. } => None,
+        VeRequest::Pause | VeRequest::Resume | VeRequest::Grow { .. } | VeRequest::Set { .. } => {
+            None
+        }
     }
+}
+
+/// The event of a request that was carried out.
+fn done(request: &VeRequest, memory_before: &Option<Bytes>, after: &VeRecord) -> Event {
+    let (id, name) = (after.spec.id, after.spec.name.to_string());
+    let VeRequest::Grow { cause, .. } = request else {
+        return event(done_word(request.kind()), Some(id), name, None);
+    };
+    let memory = after.spec.limits.memory_now();
+    let word = match memory > *memory_before {
+        true => "ve-memory-given",
+        false => "ve-memory-given-back",
+    };
+    let shown = |memory: Option<Bytes>| memory.map_or("no limit".to_owned(), |it| it.to_string());
+    let message = format!("{} -> {}: {cause}", shown(*memory_before), shown(memory));
+    event(word, Some(id), name, Some(message))
 }
 
 /// The word for the event that a successful operation of this kind leaves.

@@ -67,12 +67,14 @@ impl Engine {
         self.inner.mark_running(operation);
         self.inner
             .show_activity(id, again.then_some(State::Starting));
-        let stopped = VeRecord {
+        let mut stopped = VeRecord {
             state: State::Stopped,
             run: None,
             unclean: false,
             ..before
         };
+        // Its next init begins with what its administrator gave it.
+        stopped.spec.limits.memory_growth.given = None;
         let (result, mut after) = self.work(operation, stopped, plan);
         after.fault = result.as_ref().err().map(ToString::to_string);
         let given_up = (next == AfterExit::GiveUp).then(given_up);

@@ -135,6 +135,7 @@ impl<'a> Work<'a> {
                 mechanisms.end(id, Some(&record.spec.template), *patience, &cancelled)?;
                 record.run = None;
                 record.state = State::Stopped;
+                record.spec.limits.memory_growth.given = None;
             }
             Step::Clear => mechanisms.clear(id)?,
             Step::Freeze => {
@@ -163,6 +164,7 @@ impl<'a> Work<'a> {
                 let dropped = mechanisms.discard(id);
                 dropped.or_else(|fault| self.unless_asleep(false, fault))?;
                 self.record.state = State::Stopped;
+                self.record.spec.limits.memory_growth.given = None;
             }
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,

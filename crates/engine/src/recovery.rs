@@ -347,13 +347,14 @@ impl Engine {
         if let Some((run, _)) = &found.ended {
             mechanisms.exit_settled(id, run.pid);
         }
-        let stopped = VeRecord {
+        let mut stopped = VeRecord {
             state: State::Stopped,
             run: None,
             unclean: false,
             fault: None,
             ..found.record
         };
+        stopped.spec.limits.memory_growth.given = None;
         let limits = restore_limits(&stopped);
         let mut work = Work::new(stopped, mechanisms, &Nobody);
         let result = work.carry_out(&[Step::End(Patience::None), Step::Clear, limits]);

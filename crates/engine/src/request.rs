@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use policy::limits::Machine;
 use registry::FirstBoot;
-use ve::{Name, Setting, VeId};
+use ve::{Bytes, Name, Setting, VeId};
 
 /// What the engine must know of its node to decide.
 #[derive(Clone, Debug)]
@@ -67,6 +67,13 @@ pub enum VeRequest {
     Delete {
         /// Also when it runs.
         force: bool,
+    },
+    /// Let it have other memory beyond its limit than it was given so far, as its rules of growth say.
+    Grow {
+        /// How much beyond its limit.
+        given: Bytes,
+        /// What called for it, for people.
+        cause: String,
     },
     /// Change its settings.
     Set {
@@ -138,6 +145,7 @@ impl VeRequest {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Delete { .. } => "delete",
+            Self::Grow { .. } => "grow",
             Self::Set { .. } => "set",
         }
     }
@@ -150,6 +158,7 @@ impl VeRequest {
                 StopManner::Kill => "kill".to_owned(),
                 StopManner::Ask { timeout } => format!("timeout {}s", timeout.as_secs()),
             },
+            Self::Grow { given, cause } => format!("{given} beyond the limit: {cause}"),
             Self::Delete { force } => if *force { "force" } else { "" }.to_owned(),
             Self::Set { settings, labels } => settings
                 .iter()

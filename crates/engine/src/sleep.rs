@@ -116,11 +116,12 @@ impl Engine {
         let dropped = |operation: &Operation| operation.kind == "stop";
         let asked = found.interrupted.as_ref().is_some_and(dropped);
         let cleared = self.cleared(found.record);
-        let record = VeRecord {
+        let mut record = VeRecord {
             state: State::Stopped,
             fault: cleared.fault.or_else(|| (!asked).then(|| LOST.to_owned())),
             ..cleared
         };
+        record.spec.limits.memory_growth.given = None;
         let name = record.spec.name.clone();
         self.end_settled(&record, found.interrupted.as_ref(), dropped)?;
         Ok(Some(format!("VE `{name}` is stopped: {LOST}")))

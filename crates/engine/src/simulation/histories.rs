@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use policy::Action;
 use proptest::prelude::*;
-use ve::{Exit, Setting, State};
+use ve::{Bytes, Exit, Setting, State};
 
 use super::world::{Failing, When};
 use super::{PATIENT, Sim, Views, ask, create, disk, memory, set};
@@ -25,6 +25,8 @@ enum Deed {
     Resume,
     Delete(bool),
     Set(u32),
+    /// So many mebibytes beyond the limit, by itself.
+    Grow(u32),
     Protect(bool),
     Dies,
     Reboots,
@@ -39,11 +41,15 @@ enum Mishap {
     Fault(usize, When, bool),
 }
 
-/// A VE as the model has it: state, memory limit in mebibytes, protection.
+/// What the memory of every VE may grow to, in mebibytes.
+const CEILING: u32 = 600;
+
+/// A VE as the model has it: state, memory limit and what was given beyond it in mebibytes, protection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Modelled {
     state: State,
     memory: Option<u32>,
+    given: u32,
     protected: bool,
 }
 
@@ -61,6 +67,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => Just(Deed::Resume),
         1 => any::<bool>().prop_map(Deed::Delete),
         2 => (50_u32..500).prop_map(Deed::Set),
+        2 => (0_u32..500).prop_map(Deed::Grow),
         1 => any::<bool>().prop_map(Deed::Protect),
         1 => Just(Deed::Dies),
         1 => Just(Deed::Reboots),
@@ -83,6 +90,7 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
         let new = Modelled {
             state: State::Stopped,
             memory: None,
+            given: 0,
             protected: false,
         };
         after.insert(name, new);
@@ -98,7 +106,9 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
         Deed::Suspend => Action::Suspend,
         Deed::Resume => Action::Resume,
         Deed::Delete(force) => Action::Delete { force },
-        Deed::Set(_) | Deed::Protect(_) => Action::Set,
+        Deed::Grow(_) if !ve.state.has_processes() => return None,
+        Deed::Grow(given) if ve.memory? + given > CEILING => return None,
+        Deed::Set(_) | Deed::Protect(_) | Deed::Grow(_) => Action::Set,
         Deed::Dies | Deed::Reboots if !ve.state.has_processes() => return None,
         Deed::Dies | Deed::Reboots => Action::Enter,
     };
@@ -111,19 +121,43 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
         Deed::Stop | Deed::Kill | Deed::Dies => slot.state = State::Stopped,
         Deed::Pause => slot.state = State::Paused,
         Deed::Suspend => slot.state = State::Checkpointed,
-        Deed::Set(mebibytes) => slot.memory = Some(mebibytes),
+        Deed::Set(mebibytes) => {
+            let before = slot.memory.unwrap_or(CEILING);
+            let kept = (before + slot.given).saturating_sub(mebibytes);
+            slot.given = if mebibytes < before || slot.given == 0 {
+                0
+            } else {
+                kept
+            };
+            slot.memory = Some(mebibytes);
+        }
+        Deed::Grow(given) => slot.given = given,
         Deed::Protect(protected) => slot.protected = protected,
         Deed::Delete(_) => drop(after.remove(name)),
         Deed::Create => {}
     }
+    let ends = matches!(slot_state(&after, name), Some(State::Stopped));
+    if let (Some(ve), true) = (
+        after.get_mut(name),
+        ends || matches!(deed, Deed::Restart | Deed::Reboots),
+    ) {
+        ve.given = 0;
+    }
     Some(after)
+}
+
+fn slot_state(model: &Model, name: &str) -> Option<State> {
+    Some(model.get(name)?.state)
 }
 
 fn modelled(views: &Views) -> Model {
     let one = |view: &super::View| {
         let name = NAMES.into_iter().find(|n| *n == view.spec.name.as_str());
         let memory = view.spec.limits.memory.map(|bytes| bytes.get() >> 20);
+        let given = view.spec.limits.memory_growth.given;
+        let given = given.map_or(0, |bytes| u32::try_from(bytes.get() >> 20).unwrap());
         let ve = Modelled {
+            given,
             state: view.state,
             memory: memory.map(|mebibytes| u32::try_from(mebibytes).unwrap()),
             protected: view.spec.protected,
@@ -144,7 +178,16 @@ fn act(sim: &Sim, name: &str, deed: Deed) -> bool {
         Deed::Suspend => VeRequest::Suspend,
         Deed::Resume => VeRequest::Resume,
         Deed::Delete(force) => VeRequest::Delete { force },
-        Deed::Set(mebibytes) => set(&[memory(mebibytes), disk(mebibytes), Setting::AddressAuto]),
+        Deed::Set(mebibytes) => set(&[
+            memory(mebibytes),
+            Setting::MemoryGrowCeiling(Some(Bytes::from_mebibytes(CEILING))),
+            disk(mebibytes),
+            Setting::AddressAuto,
+        ]),
+        Deed::Grow(mebibytes) => VeRequest::Grow {
+            given: Bytes::from_mebibytes(mebibytes),
+            cause: "it needs it".to_owned(),
+        },
         Deed::Protect(protected) => set(&[Setting::Protected(protected)]),
         Deed::Dies | Deed::Reboots => {
             let Ok(record) = sim.engine.find(name) else {
@@ -218,6 +261,7 @@ fn step_with(sim: Sim, name: &'static str, deed: Deed, mishap: Mishap) -> Sim {
             let mut stopped = before.clone();
             if let Some(ve) = stopped.get_mut(name) {
                 ve.state = State::Stopped;
+                ve.given = 0;
             }
             let legal = now == before || now == stopped || Some(&now) == after.as_ref();
             assert!(legal, "{context}: {now:?}");
