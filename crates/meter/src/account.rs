@@ -39,6 +39,8 @@ pub struct Baseline {
     pub counters: Counters,
     /// Memory at that moment.
     pub memory_bytes: u64,
+    /// What of its memory it had been given beyond `memory.limit`.
+    pub memory_given_bytes: u64,
     /// Space of the private area at that moment.
     pub disk_bytes: u64,
 }
@@ -52,6 +54,8 @@ pub struct Totals {
     pub running_milliseconds: u64,
     /// Memory times the time for which it had it.
     pub memory_kibibyte_seconds: u64,
+    /// What it was given beyond `memory.limit`, times the time for which it had it.
+    pub memory_given_kibibyte_seconds: u64,
     /// Space times the time for which it had it.
     pub disk_kibibyte_seconds: u64,
 }
@@ -65,6 +69,10 @@ impl Totals {
         let over_time = [
             ("running_milliseconds", self.running_milliseconds),
             ("memory_kibibyte_seconds", self.memory_kibibyte_seconds),
+            (
+                "memory_given_kibibyte_seconds",
+                self.memory_given_kibibyte_seconds,
+            ),
             ("disk_kibibyte_seconds", self.disk_kibibyte_seconds),
         ];
         counted
@@ -83,6 +91,10 @@ impl Totals {
         add(
             &mut self.memory_kibibyte_seconds,
             other.memory_kibibyte_seconds,
+        );
+        add(
+            &mut self.memory_given_kibibyte_seconds,
+            other.memory_given_kibibyte_seconds,
         );
         add(&mut self.disk_kibibyte_seconds, other.disk_kibibyte_seconds);
     }
@@ -103,6 +115,7 @@ impl Totals {
             counters,
             running_milliseconds: part(self.running_milliseconds),
             memory_kibibyte_seconds: part(self.memory_kibibyte_seconds),
+            memory_given_kibibyte_seconds: part(self.memory_given_kibibyte_seconds),
             disk_kibibyte_seconds: part(self.disk_kibibyte_seconds),
         }
     }
@@ -172,6 +185,7 @@ impl Account {
         baseline.at_ms = reading.at_ms;
         baseline.time = reading.time;
         baseline.memory_bytes = reading.usage.map_or(0, |usage| usage.memory_bytes);
+        baseline.memory_given_bytes = reading.given_bytes();
         if let Some(disk_bytes) = reading.disk_bytes {
             baseline.disk_bytes = disk_bytes;
         }
@@ -182,6 +196,7 @@ impl Account {
         self.baseline.run = None;
         self.baseline.counters.forget_group();
         self.baseline.memory_bytes = 0;
+        self.baseline.memory_given_bytes = 0;
     }
 
     fn used(&self, reading: &Reading) -> Totals {
@@ -207,6 +222,12 @@ impl Account {
             let elapsed = since.map_or(0, |since| reading.at_ms.saturating_sub(since));
             used.running_milliseconds = elapsed;
             used.memory_kibibyte_seconds = integral(memory_bytes, usage.memory_bytes, elapsed);
+            let given = reading.given_bytes();
+            let given_before = match before.run == reading.run {
+                true => before.memory_given_bytes,
+                false => 0,
+            };
+            used.memory_given_kibibyte_seconds = integral(given_before, given, elapsed);
         }
         if let (Some(disk_bytes), true) = (reading.disk_bytes, before.time > 0) {
             let elapsed = reading.time.saturating_sub(before.time);
@@ -309,6 +330,26 @@ mod tests {
         assert_eq!(totals.running_milliseconds, 15_000);
         assert_eq!(totals.memory_kibibyte_seconds, 15 * 10 * 1_024);
         assert_eq!(totals.disk_kibibyte_seconds, 30 * 1_024);
+    }
+
+    #[test]
+    fn what_was_given_counts_as_long_as_the_ve_has_it() {
+        let mut account = Account::default();
+        for (at, run, given_mebibytes) in [
+            (10, Some(("a", 1)), 0),
+            (20, Some(("a", 1)), 64),
+            (40, Some(("a", 1)), 64),
+            (50, None, 64),
+        ] {
+            let mut reading = reading(at, run, None);
+            reading.bounds.memory_given_bytes = given_mebibytes << 20;
+            account.add(&reading);
+        }
+        let totals = account.pending()[&Month::of(0)];
+        assert_eq!(
+            totals.memory_given_kibibyte_seconds,
+            (10 * 32 + 20 * 64) * 1_024
+        );
     }
 
     #[test]

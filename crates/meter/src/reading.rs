@@ -167,8 +167,10 @@ impl Counters {
 pub struct Bounds {
     /// `cpu.limit`.
     pub cpu_cores: Option<f64>,
-    /// `memory.limit`.
+    /// `memory.limit`, with what was given beyond it.
     pub memory_bytes: Option<u64>,
+    /// What of that was given.
+    pub memory_given_bytes: u64,
     /// `disk.limit`.
     pub disk_bytes: Option<u64>,
     /// `processes.limit`.
@@ -183,7 +185,8 @@ impl Bounds {
             cpu_cores: limits
                 .cpu
                 .map(|cores| f64::from(cores.thousandths()) / 1_000.0),
-            memory_bytes: limits.memory.map(ve::Bytes::get),
+            memory_bytes: limits.memory_now().map(ve::Bytes::get),
+            memory_given_bytes: limits.memory_growth.given.map_or(0, ve::Bytes::get),
             disk_bytes: limits.disk.map(ve::Bytes::get),
             processes: limits.processes.map(u64::from),
         }
@@ -237,6 +240,14 @@ impl Reading {
             usage,
             disk_bytes,
             bounds,
+        }
+    }
+
+    /// What the VE had beyond `memory.limit`, as long as it had processes.
+    pub(crate) fn given_bytes(&self) -> u64 {
+        match self.usage {
+            Some(_) => self.bounds.memory_given_bytes,
+            None => 0,
         }
     }
 

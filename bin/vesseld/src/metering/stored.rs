@@ -17,6 +17,8 @@ struct StoredBaseline {
     filter_epoch: Option<String>,
     counters: BTreeMap<String, u64>,
     memory_bytes: u64,
+    #[serde(default)]
+    memory_given_bytes: u64,
     disk_bytes: u64,
 }
 
@@ -37,6 +39,7 @@ pub(super) fn baseline(text: &str) -> Result<Baseline> {
         filter_epoch: stored.filter_epoch,
         counters,
         memory_bytes: stored.memory_bytes,
+        memory_given_bytes: stored.memory_given_bytes,
         disk_bytes: stored.disk_bytes,
     })
 }
@@ -53,6 +56,7 @@ pub(super) fn entry(id: VeId, created: u64, name: &str, account: &Account) -> Ac
             .map(|(counter, value)| (counter.name().to_owned(), value))
             .collect(),
         memory_bytes: baseline.memory_bytes,
+        memory_given_bytes: baseline.memory_given_bytes,
         disk_bytes: baseline.disk_bytes,
     };
     let months = account.pending().iter().map(|(month, totals)| {

@@ -130,6 +130,7 @@ fn account(row: &AccountMonth) -> Account {
         cpu_system_seconds: seconds("cpu_system_microseconds"),
         cpu_throttled_seconds: seconds("cpu_throttled_microseconds"),
         memory_byte_seconds: kibibytes("memory_kibibyte_seconds"),
+        memory_given_byte_seconds: kibibytes("memory_given_kibibyte_seconds"),
         disk_byte_seconds: kibibytes("disk_kibibyte_seconds"),
         memory_oom_kills: amount("oom_kills"),
         io_read_bytes: amount("io_read_bytes"),

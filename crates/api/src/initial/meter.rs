@@ -71,6 +71,9 @@ pub struct Account {
     pub cpu_throttled_seconds: f64,
     /// Memory times the time for which it had it.
     pub memory_byte_seconds: f64,
+    /// What it was given by itself beyond `memory.limit`, in bytes, times seconds.
+    #[serde(default)]
+    pub memory_given_byte_seconds: f64,
     /// Space in the pool times the time for which it had it.
     pub disk_byte_seconds: f64,
     /// Processes that the kernel killed for memory.
