@@ -17,6 +17,7 @@ use ve::VeId;
 use crate::alerts::Alerts;
 use crate::config::{Choices, Config};
 use crate::convert;
+use crate::growth::Growth;
 use crate::guard::{self, Guard};
 use crate::host::{self, Host};
 use crate::launcher::{self, News};
@@ -267,6 +268,11 @@ impl Daemon {
         std::thread::Builder::new()
             .name("memory".to_owned())
             .spawn(move || guarded.guard_memory(&guard))?;
+        let grown = Arc::clone(self);
+        let growth = Arc::clone(&up.host.growth);
+        std::thread::Builder::new()
+            .name("growth".to_owned())
+            .spawn(move || grown.grow_memory(&growth))?;
         let copied = Arc::clone(self);
         std::thread::Builder::new()
             .name("registry".to_owned())
@@ -327,6 +333,16 @@ impl Daemon {
         }
     }
 
+    /// Gives VEs the memory that they come to need. Ends with the daemon or the node.
+    fn grow_memory(&self, growth: &Arc<Growth>) {
+        guard::hurry();
+        while let Some(up) = self.up_if_prepared() {
+            let longest = growth.look(&up);
+            drop(up);
+            growth.wait(longest);
+        }
+    }
+
     /// Starts another launcher, hands it the VEs that run, and settles those that ended between.
     fn replace_launcher(&self, up: &Up) -> Result<Events> {
         let (client, events) = launcher::connect(&self.root)?;
@@ -359,6 +375,8 @@ impl Up {
         let running = || holdings.iter().filter(|(_, holding)| holding.runs);
         for (id, holding) in running() {
             self.host.guard.adopt(*id, &holding.limits);
+            let group = self.host.groups.ve(*id);
+            self.host.growth.note(&group, &holding.limits);
         }
         let shaped = running().map(|(id, holding)| (*id, &holding.limits));
         if let Err(fault) = self.host.shape_begin(shaped) {

@@ -78,7 +78,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a VE may use at most, whatever is free.
 pub(crate) fn most(limits: &Limits) -> Option<u64> {
     let burst = limits.memory_burst.map_or(0, Bytes::get);
-    Some(limits.memory?.get().saturating_add(burst))
+    Some(limits.memory_now()?.get().saturating_add(burst))
 }
 
 /// Lets the calling thread go before others: it is most needed when everybody wants the processors.
@@ -190,7 +190,7 @@ impl Guard {
             let claim = MemoryClaim {
                 used,
                 guarantee: limits.memory_guarantee.map_or(0, Bytes::get),
-                limit: limits.memory.map(Bytes::get),
+                limit: limits.memory_now().map(Bytes::get),
                 burst: limits.memory_burst.map_or(0, Bytes::get),
             };
             claims.insert(*id, claim);
@@ -419,7 +419,7 @@ fn brake(group: &VeGroup, watched: &mut Watched, wanted: Option<u64>) -> Option<
 impl Watched {
     fn differs(&self, claim: &MemoryClaim) -> bool {
         let guarantee = self.limits.memory_guarantee.map_or(0, Bytes::get);
-        self.limits.memory.map(Bytes::get) != claim.limit || guarantee != claim.guarantee
+        self.limits.memory_now().map(Bytes::get) != claim.limit || guarantee != claim.guarantee
     }
 
     /// Whether its bound is as good as another. Being let go is exact.

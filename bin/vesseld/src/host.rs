@@ -16,6 +16,7 @@ use template::Catalogue;
 use ve::VeId;
 
 use crate::config::{Config, PoolConfig};
+use crate::growth::Growth;
 use crate::guard::Guard;
 use crate::launcher::Launcher;
 use crate::metering::Metering;
@@ -33,6 +34,7 @@ pub(crate) struct Host {
     pub(crate) catalogue: Catalogue,
     pub(crate) groups: NodeGroup,
     pub(crate) guard: Arc<Guard>,
+    pub(crate) growth: Arc<Growth>,
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) boot_id: String,
     pub(crate) metering: Metering,
@@ -109,6 +111,7 @@ impl Host {
             catalogue,
             groups,
             guard: Arc::new(Guard::new().context("no descriptor is left")?),
+            growth: Arc::new(Growth::new().context("no descriptor is left")?),
             launcher: Launcher::new(client),
             boot_id,
             metering,

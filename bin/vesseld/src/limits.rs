@@ -142,7 +142,9 @@ impl Host {
     /// Puts limits on the processes of a VE.
     pub(crate) fn group_limits_apply(&self, id: VeId, limits: &Limits) -> Result<(), Fault> {
         let group = self.groups.ve(id);
-        self.guard.apply(id, limits, || apply(&group, limits))
+        self.guard.apply(id, limits, || apply(&group, limits))?;
+        self.growth.note(&group, limits);
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod convert;
 mod daemon;
 mod doctor;
+mod growth;
 mod guard;
 mod guest;
 mod host;

@@ -170,6 +170,7 @@ impl Mechanisms for NodeMechanisms {
         self.0.groups.remove(id).map_err(|error| fault(&error))?;
         self.0.metering.group_ended(id);
         self.0.guard.forget(id);
+        self.0.growth.forget(id);
         let mut netlink = self.0.netlink();
         let gone = network::link::wait_gone(&mut netlink, id, LINK_TIMEOUT);
         if !gone.map_err(|error| fault(&error))? {

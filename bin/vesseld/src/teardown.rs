@@ -128,6 +128,7 @@ fn stop_all(up: &Up, manner: StopManner) -> Result<Option<String>, ApiError> {
 fn release(daemon: &Daemon, up: Arc<Up>) -> Result<()> {
     daemon.take_down();
     up.host.guard.wake();
+    up.host.growth.wake();
     // Its end is also that of the thread that hears it.
     end_launcher(&up.host)?;
     let Up { host, engine, .. } = sole(up)?;

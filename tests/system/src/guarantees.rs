@@ -176,7 +176,7 @@ fn processors_are_divided_as_promised(node: &mut Node) -> Result<()> {
 }
 
 /// Holds so many megabytes of its own in a VE, for as long as the VE runs.
-fn hold(node: &Node, name: &str, megabytes: u32) -> Result<()> {
+pub(crate) fn hold(node: &Node, name: &str, megabytes: u32) -> Result<()> {
     // `tail` keeps what it was asked for until its input ends.
     let line = format!(
         "((head -c {megabytes}000000 /dev/zero; sleep 1000) | tail -c {megabytes}000000) \

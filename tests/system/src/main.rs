@@ -26,6 +26,7 @@ mod exec;
 mod faults;
 mod files;
 mod full;
+mod growth;
 mod guarantees;
 mod harness;
 mod installed;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         view::TESTS,
         guarantees::TESTS,
         bandwidth::TESTS,
+        growth::TESTS,
         alerts::TESTS,
         bulk::TESTS,
         refusals::TESTS,

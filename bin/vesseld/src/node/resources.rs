@@ -77,7 +77,7 @@ pub(super) fn sold(up: &Up) -> Sold {
         cpu_guarantee_cores: total_cores(false, &|limits| limits.cpu_guarantee),
         cpu_limit_cores: total_cores(true, &|limits| limits.cpu),
         memory_guarantee_bytes: sum(false, &|limits| limits.memory_guarantee.map(Bytes::get)),
-        memory_limit_bytes: sum(true, &|limits| limits.memory.map(Bytes::get)),
+        memory_limit_bytes: sum(true, &|limits| limits.memory_now().map(Bytes::get)),
         disk_limit_bytes: sum(true, &|limits| limits.disk.map(Bytes::get)),
         network_guarantee_bits_per_second: sum(false, &|limits| {
             limits.network_guarantee.map(Bits::get)

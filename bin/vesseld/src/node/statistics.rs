@@ -95,7 +95,7 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         memory_anonymous_bytes: usage.map(|usage| usage.memory_anonymous_bytes),
         memory_file_bytes: usage.map(|usage| usage.memory_cache_bytes),
         memory_peak_bytes: usage.and_then(|usage| usage.memory_peak_bytes),
-        memory_limit_bytes: spec.limits.memory.map(Bytes::get),
+        memory_limit_bytes: spec.limits.memory_now().map(Bytes::get),
         swap_bytes: usage.map(|usage| usage.swap_bytes),
         memory_oom_kills: usage.map(|usage| usage.out_of_memory_kills),
         processes: usage.map(|usage| usage.processes),
