@@ -129,6 +129,8 @@ pub(crate) fn details(
         },
         protected: spec.protected,
         nesting: spec.nesting,
+        owner: spec.owner.clone(),
+        description: spec.description.clone(),
         pid: record.run.as_ref().map(|run| run.pid),
         uid_base: spec.id.uid_base().get(),
         interface: spec.id.interface_name(),

@@ -86,6 +86,8 @@ mod tests {
             autostart: Autostart::Off,
             protected: false,
             nesting: false,
+            owner: None,
+            description: None,
             created: 0,
         }
     }

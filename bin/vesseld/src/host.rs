@@ -16,6 +16,7 @@ use template::Catalogue;
 use ve::VeId;
 
 use crate::config::{Config, PoolConfig};
+use crate::contents::Contents;
 use crate::growth::Growth;
 use crate::guard::Guard;
 use crate::launcher::Launcher;
@@ -41,6 +42,7 @@ pub(crate) struct Host {
     pub(crate) shaper: Shaper,
     /// Where this kernel has what it takes.
     pub(crate) fast_path: Option<Arc<FastPath>>,
+    pub(crate) contents: Contents,
     netlink: Mutex<Netlink>,
     /// The largest packet that leaves the node whole, as last looked at; 0 where none leaves it.
     mtu: AtomicU32,
@@ -117,6 +119,7 @@ impl Host {
             metering,
             shaper: Shaper::default(),
             fast_path,
+            contents: Contents::default(),
             netlink: Mutex::new(netlink),
             mtu: AtomicU32::new(mtu.unwrap_or_default()),
         };
@@ -181,6 +184,14 @@ impl Host {
         id: VeId,
         template: &ve::Name,
     ) -> Result<runtime::RootSpec, Fault> {
+        Ok(runtime::RootSpec {
+            lower: self.lower(template)?,
+            private: self.private(id),
+        })
+    }
+
+    /// The layers of a template.
+    pub(crate) fn lower(&self, template: &ve::Name) -> Result<runtime::Lower, Fault> {
         let damaged = |error: &dyn std::error::Error| {
             Fault::new(error.to_string()).with_hint("`vessel template verify` tells more")
         };
@@ -188,12 +199,9 @@ impl Host {
             .catalogue
             .open_layers(template)
             .map_err(|error| damaged(&error))?;
-        Ok(runtime::RootSpec {
-            lower: runtime::Lower::Composefs {
-                image: path_of(&layers.image).map_err(|error| damaged(&error))?,
-                objects: path_of(&layers.objects).map_err(|error| damaged(&error))?,
-            },
-            private: self.private(id),
+        Ok(runtime::Lower::Composefs {
+            image: path_of(&layers.image).map_err(|error| damaged(&error))?,
+            objects: path_of(&layers.objects).map_err(|error| damaged(&error))?,
         })
     }
 }

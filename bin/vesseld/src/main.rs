@@ -7,6 +7,7 @@
 
 mod alerts;
 mod config;
+mod contents;
 mod convert;
 mod daemon;
 mod doctor;

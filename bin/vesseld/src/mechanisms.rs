@@ -15,7 +15,7 @@ use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeStat
 use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
-use crate::{guest, leftovers, sleep, templates};
+use crate::{contents, guest, leftovers, sleep, templates};
 
 /// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
 /// hold it.
@@ -243,6 +243,10 @@ impl Mechanisms for NodeMechanisms {
 
     fn discard(&self, id: VeId) -> Result<(), Fault> {
         sleep::discard(&self.0, id)
+    }
+
+    fn compact(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault> {
+        contents::compact(&self.0, record, sink)
     }
 
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault> {

@@ -4,6 +4,7 @@
 //! that may.
 
 mod alerts;
+mod contents;
 mod files;
 mod isolation;
 mod logs;

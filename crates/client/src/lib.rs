@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod alerts;
+mod contents;
 mod error;
 mod node;
 mod session;
@@ -20,6 +21,7 @@ use api::latest::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
+pub use contents::InventoryQuery;
 pub use error::ClientError;
 pub use session::{Session, SessionReceiver, SessionSender};
 pub use transport::ByteStream;

@@ -35,6 +35,7 @@ pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failu
         VeRequest::Pause => Action::Pause,
         VeRequest::Suspend => Action::Suspend,
         VeRequest::Resume => Action::Resume,
+        VeRequest::Compact => Action::Compact,
         VeRequest::Delete { force } => Action::Delete { force: *force },
         VeRequest::Set { .. } | VeRequest::Grow { .. } => Action::Set,
     };
@@ -74,6 +75,8 @@ pub(crate) fn specification(
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        owner: None,
+        description: None,
         created: now,
     };
     let given = request

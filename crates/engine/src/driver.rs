@@ -205,6 +205,7 @@ impl Engine {
             VeRequest::Suspend => plan::suspend(),
             VeRequest::Resume if before.state == State::Checkpointed => plan::wake(),
             VeRequest::Resume => vec![Step::Thaw],
+            VeRequest::Compact => vec![Step::Compact],
             VeRequest::Delete { .. } => {
                 // From here on a crash leads to its end, never to half a VE.
                 self.registry().ve_update(&VeRecord {
@@ -285,9 +286,11 @@ fn activity(request: &VeRequest, before: State) -> Option<State> {
         VeRequest::Stop(_) | VeRequest::Restart(_) | VeRequest::Delete { .. } => {
             Some(State::Stopping)
         }
-        VeRequest::Pause | VeRequest::Resume | VeRequest::Grow { .. } | VeRequest::Set { .. } => {
-            None
-        }
+        VeRequest::Pause
+        | VeRequest::Resume
+        | VeRequest::Compact
+        | VeRequest::Grow { .. }
+        | VeRequest::Set { .. } => None,
     }
 }
 
@@ -318,6 +321,7 @@ pub(crate) fn done_word(kind: &str) -> &'static str {
         "pause" => "ve-paused",
         "suspend" => "ve-suspended",
         "resume" => "ve-resumed",
+        "compact" => "ve-compacted",
         "delete" => "ve-deleted",
         _ => "ve-changed",
     }

@@ -177,6 +177,11 @@ pub trait Mechanisms: Send + Sync {
     /// Drops what is on disk.
     fn discard(&self, id: VeId) -> Result<(), Fault>;
 
+    /// Gives back files of the VE's private area that are equal to its template's. What the VE sees stays
+    /// the same at any moment of it; done again, it goes on. Of a VE with processes only the blocks on
+    /// disk are given back.
+    fn compact(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault>;
+
     /// What the VE uses that cannot be taken back.
     fn in_use(&self, id: VeId, running: bool) -> Result<InUse, Fault>;
     /// Puts limits on a VE, at once if it runs.

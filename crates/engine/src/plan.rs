@@ -38,6 +38,9 @@ pub enum Step {
     Wake,
     /// Drop them there.
     Discard,
+    /// Give back files that are equal to the template's. What the VE sees is the same before, amid and
+    /// behind it, so there is nothing to take back, and a crash amid it leaves a whole VE.
+    Compact,
     /// Replace the limits.
     Limits {
         /// Those that apply.
@@ -166,6 +169,7 @@ impl<'a> Work<'a> {
                 self.record.state = State::Stopped;
                 self.record.spec.limits.memory_growth.given = None;
             }
+            Step::Compact => mechanisms.compact(record, *sink)?,
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
             Step::AreaRemove => {
@@ -229,7 +233,7 @@ impl<'a> Work<'a> {
                 Ok(())
             }
             // A suspension that failed left all as it was.
-            Step::Suspend | Step::Discard => Ok(()),
+            Step::Suspend | Step::Discard | Step::Compact => Ok(()),
             Step::Freeze => {
                 mechanisms.thaw(id)?;
                 record.state = self.state_before;

@@ -63,6 +63,8 @@ pub enum VeRequest {
     Suspend,
     /// Let them go on, from standing still or from disk.
     Resume,
+    /// Give back files that are equal to its template's.
+    Compact,
     /// Remove it.
     Delete {
         /// Also when it runs.
@@ -144,6 +146,7 @@ impl VeRequest {
             Self::Pause => "pause",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
+            Self::Compact => "compact",
             Self::Delete { .. } => "delete",
             Self::Grow { .. } => "grow",
             Self::Set { .. } => "set",
@@ -153,7 +156,9 @@ impl VeRequest {
     /// What is asked, in one line for people who read the journal.
     pub(crate) fn summary(&self) -> String {
         match self {
-            Self::Start | Self::Pause | Self::Suspend | Self::Resume => String::new(),
+            Self::Start | Self::Pause | Self::Suspend | Self::Resume | Self::Compact => {
+                String::new()
+            }
             Self::Stop(manner) | Self::Restart(manner) => match manner {
                 StopManner::Kill => "kill".to_owned(),
                 StopManner::Ask { timeout } => format!("timeout {}s", timeout.as_secs()),

@@ -53,6 +53,8 @@ mod tests {
             autostart,
             protected: false,
             nesting: false,
+            owner: None,
+            description: None,
             created: 0,
         }
     }

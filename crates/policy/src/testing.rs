@@ -20,6 +20,8 @@ pub(crate) fn apply(limits: &mut Limits, setting: &Setting) {
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        owner: None,
+        description: None,
         created: 0,
     };
     spec.apply(setting);

@@ -32,6 +32,8 @@ pub enum Action {
     Enter,
     /// Read or write its files.
     Files,
+    /// Give back files that are equal to its template's.
+    Compact,
 }
 
 /// Why an action is refused.
@@ -101,6 +103,11 @@ pub fn permit(action: Action, state: State, protected: bool) -> Result<(), Actio
             matches!(state, Starting | Running | Stopped),
             "running or stopped",
         ),
+        // Processes on disk hold files that they had open.
+        Action::Compact => (
+            matches!(state, Starting | Running | Paused | Stopped),
+            "running or stopped",
+        ),
     };
     if allowed {
         Ok(())
@@ -138,6 +145,7 @@ impl fmt::Display for Action {
             Self::Set => "set",
             Self::Enter => "running a command",
             Self::Files => "copying files",
+            Self::Compact => "compact",
         })
     }
 }
@@ -146,7 +154,7 @@ impl fmt::Display for Action {
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 12] = [
+    const ACTIONS: [Action; 13] = [
         Action::Start,
         Action::Stop,
         Action::Restart,
@@ -159,6 +167,7 @@ mod tests {
         Action::Set,
         Action::Enter,
         Action::Files,
+        Action::Compact,
     ];
 
     #[test]

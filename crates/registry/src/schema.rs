@@ -16,10 +16,13 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-pub(crate) const FORMATS: [&str; 5] = [TABLES, STAGES, GUARANTEES, ACCOUNTS, GROWTH];
+pub(crate) const FORMATS: [&str; 6] = [TABLES, STAGES, GUARANTEES, ACCOUNTS, GROWTH, OWNERS];
 
 /// A specification may say how memory grows, and what was given: see [`GUARANTEES`].
 const GROWTH: &str = "";
+
+/// A VE's specification may name its owner and describe it. No table changes; see [`GUARANTEES`].
+const OWNERS: &str = "";
 
 /// A VE's specification may hold guarantees, bursts and rates. No table changes; the number keeps an older
 /// node from dropping them silently when it writes the specification again.

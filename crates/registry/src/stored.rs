@@ -31,6 +31,10 @@ pub(crate) struct StoredSpec {
     protected: bool,
     #[serde(default)]
     nesting: bool,
+    #[serde(default)]
+    owner: Option<String>,
+    #[serde(default)]
+    description: Option<String>,
     created: u64,
 }
 
@@ -96,6 +100,8 @@ impl From<&Spec> for StoredSpec {
             },
             protected: spec.protected,
             nesting: spec.nesting,
+            owner: spec.owner.clone(),
+            description: spec.description.clone(),
             created: spec.created,
         }
     }
@@ -117,6 +123,8 @@ impl StoredSpec {
             autostart: self.autostart.map_or(Autostart::Off, Autostart::Order),
             protected: self.protected,
             nesting: self.nesting,
+            owner: self.owner,
+            description: self.description,
             created: self.created,
         })
     }

@@ -33,6 +33,8 @@ fn spec(number: u32) -> Spec {
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        owner: None,
+        description: None,
         created: 5,
     }
 }

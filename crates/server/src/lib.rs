@@ -16,6 +16,7 @@ mod accepting;
 mod alerts;
 mod answer;
 mod body;
+mod contents;
 mod door;
 pub mod limits;
 pub mod meters;
@@ -26,6 +27,7 @@ mod session;
 mod tcp;
 
 pub use alerts::Alerts;
+pub use contents::{Contents, InventoryFilter};
 pub use door::{BindError, bind, serve};
 pub use meters::{HistoryQuery, Meters};
 pub use node::{

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alerts::Alerts;
+use crate::contents::Contents;
 use crate::meters::Meters;
 
 /// The answer of a [`Node`], to be awaited. Implementations write `Box::pin(async move { ... })`.
@@ -157,7 +158,7 @@ impl std::fmt::Debug for Session {
 /// names the thing and the cause, and a hint with the next step. Mutations come back as soon as their
 /// work is journalled, with the [`Operation`] that does it; a caller that wants to wait asks
 /// [`Node::wait_operation`].
-pub trait Node: Meters + Alerts {
+pub trait Node: Meters + Alerts + Contents {
     /// `GET /v1/ves`: VEs in the order of their numbers.
     fn list(&self, filter: VeFilter) -> Reply<'_, Vec<Ve>>;
     /// `POST /v1/ves`: makes a VE.

@@ -21,7 +21,7 @@ pub use key::Key;
 pub use node::{NodeKey, NodeResources, NodeSetting};
 use value::{
     addresses, assigned, at_least, autostart, each_once, hostname, number, rate, size, truth, unit,
-    unless_none, within,
+    unless_none, within, words,
 };
 
 /// A key with its value.
@@ -91,6 +91,10 @@ pub enum Setting {
     Protected(bool),
     /// Whether it may run containers of its own.
     Nesting(bool),
+    /// Who it belongs to, in words; `None` is nobody in particular.
+    Owner(Option<String>),
+    /// What it is for, in words.
+    Description(Option<String>),
 }
 
 /// A `KEY=VALUE` that cannot be used.
@@ -165,6 +169,11 @@ const FILES_MIN: u32 = 64;
 /// The kernel's usual bound on open files of one process (`fs.nr_open`, proc_sys_fs(5)).
 const FILES_MAX: u32 = 1_048_576;
 
+/// A name with an address; a line or two of text.
+const OWNER_MAX: usize = 128;
+/// See [`OWNER_MAX`].
+const DESCRIPTION_MAX: usize = 512;
+
 impl Setting {
     /// Reads `KEY=VALUE`. `none` as a value takes a limit away.
     ///
@@ -222,6 +231,10 @@ impl Setting {
             Key::Autostart => Self::Autostart(autostart(value)?),
             Key::Protected => Self::Protected(truth(word, value)?),
             Key::Nesting => Self::Nesting(truth(word, value)?),
+            Key::Owner => Self::Owner(unless_none(value, |text| words(word, text, OWNER_MAX))?),
+            Key::Description => Self::Description(unless_none(value, |text| {
+                words(word, text, DESCRIPTION_MAX)
+            })?),
         })
     }
 
@@ -268,6 +281,8 @@ impl Setting {
             Self::Autostart(_) => Key::Autostart,
             Self::Protected(_) => Key::Protected,
             Self::Nesting(_) => Key::Nesting,
+            Self::Owner(_) => Key::Owner,
+            Self::Description(_) => Key::Description,
         }
     }
 }
@@ -303,6 +318,8 @@ impl Setting {
                 | Self::NetworkGuarantee(None)
                 | Self::NetworkLimit(None)
                 | Self::NetworkBurst(None)
+                | Self::Owner(None)
+                | Self::Description(None)
         )
     }
 }

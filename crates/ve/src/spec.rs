@@ -35,6 +35,10 @@ pub struct Spec {
     pub protected: bool,
     /// Whether it may run containers of its own, at the price of never being checkpointed.
     pub nesting: bool,
+    /// Who it belongs to, in words of its administrator.
+    pub owner: Option<String>,
+    /// What it is for, in words of its administrator.
+    pub description: Option<String>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
 }
@@ -90,6 +94,8 @@ impl Spec {
             Setting::Autostart(value) => self.autostart = value,
             Setting::Protected(value) => self.protected = value,
             Setting::Nesting(value) => self.nesting = value,
+            Setting::Owner(value) => self.owner = value,
+            Setting::Description(value) => self.description = value,
         }
     }
 }

@@ -20,6 +20,7 @@ mod adversary;
 mod alerts;
 mod bandwidth;
 mod bulk;
+mod contents;
 mod crash;
 mod debian;
 mod exec;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         bulk::TESTS,
         refusals::TESTS,
         templates::TESTS,
+        contents::TESTS,
         crash::TESTS,
         full::TESTS,
         sleep::TESTS,

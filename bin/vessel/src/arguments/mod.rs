@@ -5,6 +5,7 @@
 //! is checked here.
 
 mod alert;
+mod contents;
 mod node;
 mod ve;
 
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use alert::{
     AlertVerb, ChannelArguments, ChannelVerb, MailArguments, RuleArguments, RuleVerb, SilenceVerb,
 };
+pub(crate) use contents::{CompactArguments, DifferenceArguments, InventoryArguments};
 pub(crate) use node::{
     DoctorArguments, EventsArguments, InitArguments, NodeVerb, OperationVerb, PoolVerb,
     TemplateVerb,
@@ -115,6 +117,12 @@ pub(crate) enum Verb {
     Top(TopArguments),
     /// Show the counters of VEs
     Stats(StatsArguments),
+    /// List packages and versions of VEs and templates
+    Inventory(InventoryArguments),
+    /// Show what VEs changed against their template
+    Diff(DifferenceArguments),
+    /// Give back files that have become equal to the template's
+    Compact(CompactArguments),
     /// Show what stands between a VE and the rest
     Isolation(IsolationArguments),
     /// Show what fires; rules, channels and silences

@@ -305,6 +305,7 @@ Keys, each to be taken away with `none`:
   hostname, dns               from the next start
   autostart                   yes, no, or its place in the order
   protected, nesting          yes, no
+  owner, description          words for the inventory
 
 Each change is live and saved; one that needs a restart says so. Of several, all are made or none. What would \
 break a guarantee is refused. `KEY=` takes a key back to its default.")]

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod alert;
+pub(crate) mod contents;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod delete;
@@ -9,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod generate;
 pub(crate) mod history;
 pub(crate) mod init;
+pub(crate) mod inventory;
 pub(crate) mod isolation;
 pub(crate) mod life;
 pub(crate) mod list;

@@ -111,6 +111,8 @@ fn lines(ve: &VeDetails) -> Vec<String> {
         ("addresses", ve.addresses.join(", ")),
         ("hostname", ve.hostname.clone()),
         ("dns", ve.dns.join(", ")),
+        ("owner", optional(ve.owner.clone())),
+        ("description", optional(ve.description.clone())),
         ("labels", labels.collect::<Vec<_>>().join(", ")),
         ("created", human::time(ve.created)),
         ("started", optional(ve.started.map(human::time))),

@@ -12,6 +12,7 @@
 mod fake;
 
 mod alerts;
+mod contents;
 mod copying;
 mod help;
 mod sessions;

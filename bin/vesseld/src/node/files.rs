@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::sessions::call_error;
 use super::streams::{self, CheckedOutput};
 use super::{NodeDoor, blocking, ves};
+use crate::contents::AreaWork;
 use crate::convert::api_fault;
 use crate::daemon::Up;
 
@@ -94,18 +95,28 @@ async fn pack(door: &NodeDoor, ve: VeKey, path: String) -> Result<CheckedOutput,
     Ok(CheckedOutput::new(output, said))
 }
 
+/// A transfer under way. Of a stopped VE nobody else may change the files meanwhile.
+struct Transfer {
+    task: Task,
+    _work: Option<AreaWork>,
+}
+
 fn transfer(
     up: &Arc<Up>,
     ve: &VeKey,
     path: &str,
     pipe: &OwnedFd,
     direction: &Direction,
-) -> Result<Task, ApiError> {
+) -> Result<Transfer, ApiError> {
     let record = ves::find(up, ve)?;
     ves::permit(&record, Action::Files)?;
     let id = record.spec.id;
     let host = &up.host;
     let running = record.run.is_some();
+    let work = (!running)
+        .then(|| host.contents.areas().copy(id))
+        .transpose()
+        .map_err(api_fault)?;
     let stopped = (!running)
         .then(|| host.root_spec(id, &record.spec.template))
         .transpose()
@@ -119,15 +130,16 @@ fn transfer(
         .map(crate::mechanisms::cgroup_entry)
         .unwrap_or_default();
     let client = host.launcher.client();
-    match direction {
+    let task = match direction {
         Direction::Out => client.pack(id, stopped.as_ref(), path, pipe.as_fd(), &entry),
         Direction::In => client.unpack(id, stopped.as_ref(), path, pipe.as_fd(), &entry),
-    }
-    .map_err(|error| call_error(&error))
+    };
+    let task = task.map_err(|error| call_error(&error))?;
+    Ok(Transfer { task, _work: work })
 }
 
-fn verdict(task: &Task) -> Result<(), String> {
-    match task.wait() {
+fn verdict(transfer: &Transfer) -> Result<(), String> {
+    match transfer.task.wait() {
         Ok(end) if end.code == 0 => Ok(()),
         Ok(end) => Err(end
             .message

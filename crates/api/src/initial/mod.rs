@@ -1,6 +1,7 @@
 //! The first version of the API's types.
 
 mod alert;
+mod contents;
 mod error;
 mod isolation;
 mod meter;
@@ -15,6 +16,10 @@ mod ve;
 pub use alert::{
     Alert, AlertChannel, AlertChannelKind, AlertChannelStatus, AlertMetric, AlertRule,
     AlertSecurity, AlertSeverity, AlertSilence, AlertSilenceRequest, AlertState,
+};
+pub use contents::{
+    Change, ChangeKind, CompactReply, Difference, FileType, InstalledPackage, InventoryEntry,
+    InventoryKind,
 };
 pub use error::{ApiError, ErrorCode};
 pub use isolation::{Isolation, IsolationEntry, IsolationVerdict, IsolationWall};

@@ -88,6 +88,12 @@ pub struct VeDetails {
     /// Whether it may run containers of its own.
     #[serde(default)]
     pub nesting: bool,
+    /// Who it belongs to, in words of its administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What it is for, in words of its administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Its init's process id as the node sees it; absent when it has no processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

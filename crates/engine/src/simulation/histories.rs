@@ -23,6 +23,7 @@ enum Deed {
     Pause,
     Suspend,
     Resume,
+    Compact,
     Delete(bool),
     Set(u32),
     /// So many mebibytes beyond the limit, by itself.
@@ -65,6 +66,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => Just(Deed::Pause),
         2 => Just(Deed::Suspend),
         2 => Just(Deed::Resume),
+        1 => Just(Deed::Compact),
         1 => any::<bool>().prop_map(Deed::Delete),
         2 => (50_u32..500).prop_map(Deed::Set),
         2 => (0_u32..500).prop_map(Deed::Grow),
@@ -105,6 +107,7 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
         Deed::Pause => Action::Pause,
         Deed::Suspend => Action::Suspend,
         Deed::Resume => Action::Resume,
+        Deed::Compact => Action::Compact,
         Deed::Delete(force) => Action::Delete { force },
         Deed::Grow(_) if !ve.state.has_processes() => return None,
         Deed::Grow(given) if ve.memory? + given > CEILING => return None,
@@ -134,7 +137,7 @@ fn expected(model: &Model, name: &'static str, deed: Deed) -> Option<Model> {
         Deed::Grow(given) => slot.given = given,
         Deed::Protect(protected) => slot.protected = protected,
         Deed::Delete(_) => drop(after.remove(name)),
-        Deed::Create => {}
+        Deed::Create | Deed::Compact => {}
     }
     let ends = matches!(slot_state(&after, name), Some(State::Stopped));
     if let (Some(ve), true) = (
@@ -177,6 +180,7 @@ fn act(sim: &Sim, name: &str, deed: Deed) -> bool {
         Deed::Pause => VeRequest::Pause,
         Deed::Suspend => VeRequest::Suspend,
         Deed::Resume => VeRequest::Resume,
+        Deed::Compact => VeRequest::Compact,
         Deed::Delete(force) => VeRequest::Delete { force },
         Deed::Set(mebibytes) => set(&[
             memory(mebibytes),

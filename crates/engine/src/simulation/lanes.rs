@@ -407,3 +407,22 @@ fn clients_on_threads_get_an_orderly_answer() {
     }
     sim.check_whole("four clients");
 }
+
+#[test]
+fn a_compaction_gives_back_the_copies_of_a_stopped_ve_and_asks_nothing_of_a_sleeper() {
+    let sim = Sim::new();
+    sim.done(create("web", &[])).unwrap();
+    sim.done(ask("web", VeRequest::Start)).unwrap();
+    let copies = |sim: &Sim| sim.node.world().areas[&sim.id("web")].copies;
+    sim.done(ask("web", VeRequest::Compact)).unwrap();
+    assert_eq!(copies(&sim), 2);
+    sim.done(ask("web", VeRequest::Suspend)).unwrap();
+    let refused = sim.done(ask("web", VeRequest::Compact)).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::State);
+    sim.done(ask("web", VeRequest::Stop(StopManner::Kill)))
+        .unwrap();
+    sim.done(ask("web", VeRequest::Compact)).unwrap();
+    assert_eq!(copies(&sim), 0);
+    assert!(sim.events().iter().any(|e| e.kind == "ve-compacted"));
+    sim.check_whole("compacted");
+}

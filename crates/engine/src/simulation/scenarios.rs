@@ -18,7 +18,7 @@ pub(super) struct Scenario {
 impl Scenario {
     /// Whether the processes of `web` are the same behind it.
     pub(super) fn keeps_processes(&self) -> bool {
-        let keeps = ["pause", "resume", "suspend", "wake", "set"];
+        let keeps = ["pause", "resume", "suspend", "wake", "set", "compact"];
         keeps.iter().any(|word| self.name.starts_with(word))
     }
 }
@@ -47,7 +47,7 @@ fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) const SCENARIOS: [Scenario; 28] = [
+pub(super) const SCENARIOS: [Scenario; 31] = [
     scenario("create", None, |sim| sim.done(create("web", &[disk(100)]))),
     scenario("start", STOPPED, |sim| {
         sim.done(ask("web", VeRequest::Start))
@@ -123,6 +123,15 @@ pub(super) const SCENARIOS: [Scenario; 28] = [
             addresses(&["10.0.0.9"]),
         ];
         sim.done(ask("web", set(&settings)))
+    }),
+    scenario("compact", STOPPED, |sim| {
+        sim.done(ask("web", VeRequest::Compact))
+    }),
+    scenario("compact running", RUNNING, |sim| {
+        sim.done(ask("web", VeRequest::Compact))
+    }),
+    scenario("compact paused", PAUSED, |sim| {
+        sim.done(ask("web", VeRequest::Compact))
     }),
     scenario("set addresses stopped", STOPPED, |sim| {
         sim.done(ask("web", set(&[addresses(&["10.0.0.77"])])))

@@ -42,6 +42,8 @@ pub(super) struct Area {
     pub(super) disk: Option<Bytes>,
     /// Names of VEs whose inits ran on it.
     pub(super) files: BTreeSet<String>,
+    /// Copies in it that are equal to the template's.
+    pub(super) copies: u32,
 }
 
 /// Processes on disk.

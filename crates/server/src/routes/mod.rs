@@ -1,6 +1,7 @@
 //! The paths of the API, and what they have in common.
 
 mod alerts;
+mod contents;
 mod meters;
 mod nodes;
 mod operations;
@@ -40,6 +41,9 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/ves/{key}/isolation", get(ves::isolation))
         .route("/ves/{key}/stats", get(ves::stats))
         .route("/ves/{key}/history", get(meters::history))
+        .route("/ves/{key}/difference", get(contents::difference))
+        .route("/ves/{key}/compact", post(contents::compact))
+        .route("/inventory", get(contents::inventory))
         .route("/stats", get(ves::stats_of))
         .route("/accounts", get(meters::accounts))
         .route("/operations", get(operations::list))

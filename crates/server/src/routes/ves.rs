@@ -225,7 +225,12 @@ pub(super) async fn stats_of(State(door): State<Door>, query: Query) -> Answer {
 }
 
 fn filter(query: &Query) -> Result<VeFilter, Refusal> {
-    query.only(&["label", "ve", "state"])?;
+    filter_beside(query, &[])
+}
+
+/// Which VEs a query selects that may have these keys, too.
+pub(super) fn filter_beside(query: &Query, others: &[&str]) -> Result<VeFilter, Refusal> {
+    query.only(&[&["label", "ve", "state"], others].concat())?;
     let labels = query.all("label").map(|label| match label.split_once('=') {
         Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
         None => (label.to_owned(), None),

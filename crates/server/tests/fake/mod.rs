@@ -10,6 +10,7 @@
 )]
 
 mod alerts;
+mod contents;
 mod meters;
 mod node;
 mod sessions;

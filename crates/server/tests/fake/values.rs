@@ -42,6 +42,8 @@ pub fn details(id: u32, name: &str, state: VeState) -> VeDetails {
         autostart: Some(10),
         protected: false,
         nesting: false,
+        owner: None,
+        description: None,
         pid: has_processes.then_some(4_000 + id),
         uid_base: id * 65_536,
         memory_given_bytes: None,

@@ -72,11 +72,15 @@ pub enum Key {
     Protected,
     /// `nesting`
     Nesting,
+    /// `owner`
+    Owner,
+    /// `description`
+    Description,
 }
 
 impl Key {
     /// Every key, in the order of tables.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::CpuGuarantee,
         Self::CpuLimit,
         Self::CpuBurst,
@@ -108,6 +112,8 @@ impl Key {
         Self::Autostart,
         Self::Protected,
         Self::Nesting,
+        Self::Owner,
+        Self::Description,
     ];
 
     /// The word that people and scripts write.
@@ -145,6 +151,8 @@ impl Key {
             Self::Autostart => "autostart",
             Self::Protected => "protected",
             Self::Nesting => "nesting",
+            Self::Owner => "owner",
+            Self::Description => "description",
         }
     }
 
@@ -173,6 +181,8 @@ impl Key {
             Self::Autostart => Some(spec.autostart.to_string()),
             Self::Protected => Some(yes_or_no(spec.protected).to_owned()),
             Self::Nesting => Some(yes_or_no(spec.nesting).to_owned()),
+            Self::Owner => spec.owner.clone(),
+            Self::Description => spec.description.clone(),
             _ => self.limit_in(&spec.limits),
         }
     }
@@ -215,7 +225,9 @@ impl Key {
             | Self::Dns
             | Self::Autostart
             | Self::Protected
-            | Self::Nesting => None,
+            | Self::Nesting
+            | Self::Owner
+            | Self::Description => None,
         }
     }
 }

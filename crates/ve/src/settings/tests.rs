@@ -149,6 +149,8 @@ fn what_is_shown_of_a_ve_can_be_set_again() {
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        owner: None,
+        description: None,
         created: 0,
     };
     for setting in settings.unwrap() {

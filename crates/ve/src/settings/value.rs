@@ -199,6 +199,15 @@ pub(super) fn truth(key: &'static str, text: &str) -> Result<bool, InvalidSettin
     }
 }
 
+/// One line of text, of at most so many characters.
+pub(super) fn words(key: &'static str, text: &str, most: usize) -> Result<String, InvalidSetting> {
+    if text.is_empty() || text.chars().count() > most || text.chars().any(char::is_control) {
+        let rule = format!("is not one line of text, of at most {most} characters");
+        return Err(invalid(key, text, rule));
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn yes_or_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }

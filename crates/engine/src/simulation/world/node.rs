@@ -107,6 +107,7 @@ impl Mechanisms for FakeNode {
         };
         let area = world.areas.entry(id).or_default();
         area.files.insert(record.spec.name.to_string());
+        area.copies += 2;
         world.exits.remove(&id);
         world.inits.insert(
             id,
@@ -300,6 +301,33 @@ impl Mechanisms for FakeNode {
     fn discard(&self, id: VeId) -> Result<(), Fault> {
         let call = self.begin(Some(id), "discard")?;
         self.world().sleepers.remove(&id);
+        call.end(())
+    }
+
+    fn compact(&self, record: &VeRecord, sink: &dyn ProgressSink) -> Result<(), Fault> {
+        let id = record.spec.id;
+        let call = self.begin(Some(id), "compact")?;
+        let mut world = self.world();
+        if record.run.is_none() && world.inits.contains_key(&id) {
+            world.violation(format!("files of VE {id} are removed while it runs"));
+        }
+        if world.asleep(id).is_some() {
+            world.violation(format!("files of VE {id} are removed while it sleeps"));
+        }
+        let copies = world.areas.get(&id).map(|area| area.copies);
+        let left = |copies: u32| (record.run.is_none()).then_some(copies);
+        let leave = |copies| {
+            if let (Some(copies), Some(area)) = (left(copies), self.world().areas.get_mut(&id)) {
+                area.copies = copies;
+            }
+        };
+        drop(world);
+        leave(copies.unwrap_or_default() / 2);
+        call.middle()?;
+        if sink.cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        leave(0);
         call.end(())
     }
 
