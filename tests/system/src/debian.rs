@@ -25,7 +25,7 @@ tests! {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes a VE from `debian-12`, starts it, and waits until systemd says `running`.
-fn start(node: &Node, name: &str, more: &[&str]) -> Result<()> {
+pub(crate) fn start(node: &Node, name: &str, more: &[&str]) -> Result<()> {
     let words = [
         &["create", name, "--template", "debian-12", "--start"][..],
         more,
@@ -50,7 +50,7 @@ fn expect_running(node: &Node, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn drop_ve(node: &Node, name: &str) -> Result<()> {
+pub(crate) fn drop_ve(node: &Node, name: &str) -> Result<()> {
     node.ok(&["delete", "--force", name])?;
     Ok(())
 }

@@ -22,6 +22,7 @@ mod bandwidth;
 mod bulk;
 mod contents;
 mod crash;
+mod database;
 mod debian;
 mod exec;
 mod faults;
@@ -34,6 +35,7 @@ mod installed;
 mod interrupted;
 mod life;
 mod limits;
+mod live;
 mod metering;
 mod network;
 mod refusals;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         network::TESTS,
         metering::TESTS,
         limits::TESTS,
+        live::TESTS,
         view::TESTS,
         guarantees::TESTS,
         bandwidth::TESTS,
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         interrupted::TESTS,
         debian::TESTS,
+        database::TESTS,
         installed::TESTS,
         adversary::escapes::TESTS,
         adversary::pool::TESTS,
