@@ -1,5 +1,5 @@
 # Short names for the chores of `cargo xtask`, where the work is done.
-.PHONY: help up down test test-machine check bench install uninstall
+.PHONY: help up down test test-machine check bench density install uninstall
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ down: ## take the node and everything on it away again
 
 test: ## run every test (needs root)
 	@cargo xtask test
+
+density: ## hold 300 Debian VEs, then 1,000 light ones, and measure that (needs root)
+	@cargo xtask bench density
 
 bench: ## measure everything beside other runtimes (needs root)
 	@cargo xtask bench

@@ -21,6 +21,7 @@ mod command;
 mod context;
 mod debian;
 mod interrupt;
+mod light;
 mod memory;
 mod node;
 mod peers;

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::interrupt;
+
 /// How long something that takes milliseconds may take on a machine that is busy otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -87,6 +89,17 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
         .zip(ticks(12))
         .with_context(|| format!("{path} has no times"))?;
     Ok((f64::from(user) + f64::from(system)) / 100.0)
+}
+
+/// Percent of a processor that a process takes in the next seconds.
+pub(crate) fn busy_percent(pid: u32, seconds: usize) -> Result<f64> {
+    let (before, begun) = (cpu_seconds(pid)?, now_ns());
+    for _ in 0..seconds {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let elapsed = milliseconds(begun, now_ns()) / 1_000.0;
+    Ok((cpu_seconds(pid)? - before) / elapsed * 100.0)
 }
 
 /// Kills a process, if it is there.

@@ -83,14 +83,7 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
 /// What the daemon takes of one processor while nobody asks it anything.
 fn sampling(node: &Node, seconds: usize) -> Result<f64> {
     std::thread::sleep(SETTLE);
-    let (before, begun) = (process::cpu_seconds(node.daemon_pid())?, process::now_ns());
-    for _ in 0..seconds {
-        interrupt::check()?;
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    let used = process::cpu_seconds(node.daemon_pid())? - before;
-    let elapsed = process::milliseconds(begun, process::now_ns()) / 1_000.0;
-    Ok(used / elapsed * 100.0)
+    process::busy_percent(node.daemon_pid(), seconds)
 }
 
 fn make(node: &Node, name: &str, count: usize) -> Result<()> {

@@ -2,8 +2,8 @@
 
 mod boot;
 mod crowd;
+mod density;
 mod life;
-mod many;
 mod web;
 
 use anyhow::Result;
@@ -50,9 +50,9 @@ pub(crate) const SECTIONS: &[Section] = &[
         measure: web::measure,
     },
     Section {
-        name: "many",
-        title: "300 Debian VEs at once",
+        name: "density",
+        title: "300 Debian VEs at once, then 1,000 light ones",
         needs_debian: true,
-        measure: many::measure,
+        measure: density::measure,
     },
 ];
