@@ -17,6 +17,7 @@
 //! Programs stay attached when the daemon ends, and the next one takes their maps over: flows that are open notice
 //! nothing, and no counter begins anew.
 
+mod layout;
 mod obstacles;
 mod program;
 mod watch;
@@ -40,8 +41,9 @@ use crate::netlink::{Netlink, NetlinkError};
 use crate::node::NodeNetwork;
 use crate::node::traffic::{Flow, Traffic};
 
+use layout::field;
 pub use obstacles::Obstacle;
-use program::{From, Parts, field};
+use program::{From, Parts};
 pub use watch::Watch;
 
 /// Flows that are known at a time, over all VEs; of more the ones that were silent for the longest time take the slow
@@ -117,15 +119,11 @@ impl FastPath {
         let (mut flows, mut traffic) = (None, None);
         for (_, old) in attached(network, &links)? {
             for map in old.description().map_err(FastPathError::Program)?.maps {
-                let flow = (
-                    FLOWS_NAME,
-                    program::FLOW_KEY_BYTES,
-                    program::FLOW_VALUE_BYTES,
-                );
+                let flow = (FLOWS_NAME, layout::FLOW_KEY_BYTES, layout::FLOW_VALUE_BYTES);
                 let count = (
                     TRAFFIC_NAME,
-                    program::TRAFFIC_KEY_BYTES,
-                    program::TRAFFIC_VALUE_BYTES,
+                    layout::TRAFFIC_KEY_BYTES,
+                    layout::TRAFFIC_VALUE_BYTES,
                 );
                 let open = |(name, key, value)| {
                     Map::by_id(map, name, key, value).map_err(FastPathError::Map)
@@ -275,7 +273,7 @@ impl FastPath {
 }
 
 /// A value of traffic.
-type Numbers = [u64; program::TRAFFIC_VALUE_BYTES as usize / 8];
+type Numbers = [u64; layout::TRAFFIC_VALUE_BYTES as usize / 8];
 
 impl Passed {
     fn of(numbers: &Numbers) -> Self {
@@ -310,8 +308,8 @@ fn new_flows() -> io::Result<Map> {
     Map::create(
         MapKind::LeastRecentlyUsed,
         FLOWS_NAME,
-        program::FLOW_KEY_BYTES,
-        program::FLOW_VALUE_BYTES,
+        layout::FLOW_KEY_BYTES,
+        layout::FLOW_VALUE_BYTES,
         FLOWS_MAX,
     )
 }
@@ -322,8 +320,8 @@ fn new_traffic(network: &NodeNetwork) -> io::Result<Map> {
     Map::create(
         MapKind::Hash,
         TRAFFIC_NAME,
-        program::TRAFFIC_KEY_BYTES,
-        program::TRAFFIC_VALUE_BYTES,
+        layout::TRAFFIC_KEY_BYTES,
+        layout::TRAFFIC_VALUE_BYTES,
         indices.end() - indices.start() + 1,
     )
 }
@@ -340,7 +338,7 @@ fn load(network: &NodeNetwork, parts: &Parts<'_>, from: From) -> Result<Program,
     let unwritable = || FastPathError::Program(io::ErrorKind::InvalidData.into());
     let text = program::assemble(parts, from).ok_or_else(unwritable)?;
     let name = name(network);
-    Program::load(ProgramKind::Packet, &name, program::LICENSE, &text)
+    Program::load(ProgramKind::Packet, &name, layout::LICENSE, &text)
         .map_err(FastPathError::Program)
 }
 

@@ -19,6 +19,10 @@ use ipnet::Ipv4Net;
 use kernel::bpf::{Assembler, Condition, Instruction, Label, Map, Operation, Register, Size};
 use std::ops::RangeInclusive;
 
+use super::layout::{
+    ADDRESS_FAMILY_IPV4, ETHERNET_BYTES, FRAGMENT_BITS, HOP_NANOSECONDS, NEXT, TRANSPORT_TCP,
+    VERSION_PLAIN, context, fib, field, frame, helper, hop, stack,
+};
 use crate::identity::{HOST_MAC, INDEX_BASE, INSIDE_MAC_PREFIX};
 
 use Condition::{Above, Below, Equal, Unequal};
@@ -26,125 +30,12 @@ use Operation::{Add, And, Move, ShiftLeft, ShiftRight, Subtract};
 use Register::{Frame, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9};
 use Size::{Byte, Double, Half, Word};
 
-/// The helpers used ask for a licence that fits the kernel's: the assembled program may be used under the
-/// GPL, too.
-pub(super) const LICENSE: &std::ffi::CStr = c"Dual MIT/GPL";
-
-/// A flow: interface that it comes in by, source, destination, ports.
-pub(super) const FLOW_KEY_BYTES: u32 = 16;
-/// A hop: until when it holds, interface, next host, largest packet, nothing.
-pub(super) const FLOW_VALUE_BYTES: u32 = 24;
-/// Index of a VE's interface.
-pub(super) const TRAFFIC_KEY_BYTES: u32 = 4;
-/// Counters and a mark, eight bytes each.
-pub(super) const TRAFFIC_VALUE_BYTES: u32 = 11 * 8;
-
-/// Numbers of eight bytes in a value of traffic: packets, and behind each their bytes.
-pub(super) mod field {
-    pub(crate) const RECEIVE_INSIDE: usize = 0;
-    pub(crate) const RECEIVE_OUTSIDE: usize = 2;
-    pub(crate) const TRANSMIT_INSIDE: usize = 4;
-    pub(crate) const TRANSMIT_OUTSIDE: usize = 6;
-    /// All that was received since the link was made.
-    pub(crate) const RECEIVE_OF_LINK: usize = 8;
-    /// Not 0: the fast path may be used.
-    pub(crate) const ALLOWED: usize = 10;
-}
-
-/// How long a hop holds: so late follow flows that are open a change of routes, as that of a VE's address.
-const HOP_NANOSECONDS: i32 = 1_000_000_000;
-
 /// Where packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
     Outside,
     Ve,
 }
-
-/// `TCX_NEXT`: as if the program were not there.
-const NEXT: i32 = -1;
-
-/// Numbers of the kernel's helpers (`BPF_FUNC_*`).
-mod helper {
-    pub(super) const MAP_LOOKUP: i32 = 1;
-    pub(super) const MAP_UPDATE: i32 = 2;
-    pub(super) const REDIRECT_PEER: i32 = 155;
-    pub(super) const FIB_LOOKUP: i32 = 69;
-    pub(super) const REDIRECT_NEIGHBOUR: i32 = 152;
-    pub(super) const COARSE_TIME: i32 = 160;
-}
-
-/// Offsets in `struct __sk_buff`.
-mod context {
-    pub(super) const LENGTH: i16 = 0;
-    pub(super) const PACKET_TYPE: i16 = 4;
-    pub(super) const VLAN_PRESENT: i16 = 20;
-    pub(super) const INTERFACE: i16 = 40;
-    pub(super) const DATA: i16 = 76;
-    pub(super) const DATA_END: i16 = 80;
-    pub(super) const SEGMENT_BYTES: i16 = 176;
-}
-
-/// Offsets in a frame with an IPv4 header without options and a TCP header.
-mod frame {
-    pub(super) const PROTOCOL: i16 = 12;
-    pub(super) const VERSION: i16 = 14;
-    pub(super) const FRAGMENT: i16 = 20;
-    pub(super) const LIFE: i16 = 22;
-    pub(super) const TRANSPORT: i16 = 23;
-    pub(super) const CHECKSUM: i16 = 24;
-    pub(super) const SOURCE: i16 = 26;
-    pub(super) const DESTINATION: i16 = 30;
-    pub(super) const PORTS: i16 = 34;
-    pub(super) const TCP_LENGTH: i16 = 46;
-    pub(super) const END: i32 = 54;
-}
-
-/// Offsets in `struct bpf_fib_lookup`, which has 64 bytes.
-mod fib {
-    pub(super) const BYTES: i32 = 64;
-    pub(super) const TRANSPORT: i16 = 1;
-    pub(super) const MTU: i16 = 6;
-    pub(super) const INTERFACE: i16 = 8;
-    pub(super) const SOURCE: i16 = 16;
-    pub(super) const DESTINATION: i16 = 32;
-    /// `BPF_FIB_LOOKUP_SKIP_NEIGH`.
-    pub(super) const NO_NEIGHBOUR: i32 = 4;
-}
-
-/// Offsets on the stack.
-mod stack {
-    pub(super) const KEY: i16 = -16;
-    pub(super) const KEY_SOURCE: i16 = KEY + 4;
-    pub(super) const KEY_DESTINATION: i16 = KEY + 8;
-    pub(super) const KEY_PORTS: i16 = KEY + 12;
-    /// A new hop.
-    pub(super) const HOP: i16 = -40;
-    pub(super) const FIB: i16 = -104;
-    /// The key of the opposite flow, or one of traffic.
-    pub(super) const OTHER: i16 = -120;
-    /// `struct bpf_redir_neigh`, of 20 bytes.
-    pub(super) const NEIGHBOUR: i16 = -144;
-    /// The traffic of the VE that sends.
-    pub(super) const SENDER: i16 = -152;
-    pub(super) const NEXT_HOST: i16 = -160;
-    pub(super) const MTU: i16 = -156;
-}
-
-/// Offsets in a hop.
-mod hop {
-    pub(super) const UNTIL: i16 = 0;
-    pub(super) const INTERFACE: i16 = 8;
-    pub(super) const NEXT_HOST: i16 = 12;
-    pub(super) const MTU: i16 = 16;
-}
-
-const ADDRESS_FAMILY_IPV4: i32 = 2;
-const TRANSPORT_TCP: u32 = 6;
-const VERSION_PLAIN: u32 = 0x45;
-const ETHERNET_BYTES: i32 = 14;
-/// More fragments, reserved, and the offset.
-const FRAGMENT_BITS: u16 = 0xbfff;
 
 /// What a node's programs are made for.
 #[derive(Debug)]
