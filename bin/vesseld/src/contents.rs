@@ -21,7 +21,7 @@ use registry::VeRecord;
 use runtime::Lower;
 use rustix::fs::{Mode, OFlags};
 use template::ImageTree;
-use ve::{Name, VeId};
+use ve::{Stack, VeId};
 
 use crate::host::Host;
 
@@ -68,7 +68,7 @@ impl Layers {
     /// Those of a VE.
     pub(crate) fn of_ve(host: &Host, record: &VeRecord) -> Result<Self, Fault> {
         let id = record.spec.id;
-        let root = host.root_spec(id, &record.spec.template)?;
+        let root = host.root_spec(id, &record.spec.stack())?;
         let area = host
             .pool
             .private_open(id)
@@ -83,7 +83,7 @@ impl Layers {
     }
 
     /// Those of a template alone.
-    pub(crate) fn of_template(host: &Host, name: &Name) -> Result<Self, Fault> {
+    pub(crate) fn of_template(host: &Host, name: &Stack) -> Result<Self, Fault> {
         Self::open(host, &host.lower(name)?, None)
     }
 

@@ -1,5 +1,7 @@
 //! Between the engine's words and the wire's.
 
+use std::collections::BTreeMap;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::latest::{
@@ -87,11 +89,23 @@ pub(crate) fn ve(record: &VeRecord) -> Ve {
         name: spec.name.to_string(),
         state: state(record.state),
         template: spec.template.to_string(),
+        applications: spec.applications.keys().map(ToString::to_string).collect(),
         addresses: spec.addresses.iter().map(ToString::to_string).collect(),
         labels: spec.labels.clone(),
         created: timestamp(spec.created),
         limits: limits(&spec.limits),
     }
+}
+
+/// What was chosen of what applications offer, as it is written for a new VE.
+fn options(spec: &ve::Spec) -> BTreeMap<String, String> {
+    let all = spec.applications.iter().flat_map(|(application, options)| {
+        let key = move |(name, value): (&String, &String)| {
+            (format!("{application}.{name}"), value.clone())
+        };
+        options.iter().map(key)
+    });
+    all.collect()
 }
 
 pub(crate) fn details(
@@ -104,6 +118,7 @@ pub(crate) fn details(
         name,
         state,
         template,
+        applications,
         addresses,
         labels,
         created,
@@ -116,6 +131,7 @@ pub(crate) fn details(
         state,
         reason: record.fault.clone(),
         template,
+        applications,
         addresses,
         labels,
         created,
@@ -136,6 +152,7 @@ pub(crate) fn details(
         interface: spec.id.interface_name(),
         memory_given_bytes: spec.limits.memory_growth.given.map(Bytes::get),
         usage,
+        options: options(spec),
         pending: Vec::new(),
     }
 }

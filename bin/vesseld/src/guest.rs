@@ -1,10 +1,12 @@
 //! What a node writes into a VE's own files before its init runs: who it is, and whom to ask names.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use engine::Fault;
 use registry::VeRecord;
 use runtime::Facts;
+use template::Recipe;
 use ve::Spec;
 
 /// What is written into the VE before its init runs: at every start what its administrator decides
@@ -15,6 +17,7 @@ pub(crate) fn facts(record: &VeRecord) -> Result<Facts, Fault> {
         hostname: Some(spec.hostname.clone()),
         hosts: Some(hosts(spec)),
         resolv_conf: Some(resolv_conf(spec)?),
+        files: options(spec),
         ..Facts::default()
     };
     if let Some(first_boot) = &record.first_boot {
@@ -27,6 +30,17 @@ pub(crate) fn facts(record: &VeRecord) -> Result<Facts, Fault> {
         facts.ssh_host_keys = true;
     }
     Ok(facts)
+}
+
+/// What was chosen of the settings that its applications offer: a file for each application.
+fn options(spec: &Spec) -> BTreeMap<String, String> {
+    let chosen = spec
+        .applications
+        .iter()
+        .filter(|(_, options)| !options.is_empty());
+    chosen
+        .map(|(name, options)| (Recipe::options_path(name), Recipe::options_file(options)))
+        .collect()
 }
 
 fn hosts(spec: &Spec) -> String {
@@ -69,7 +83,6 @@ fn resolv_conf(spec: &Spec) -> Result<String, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use ve::{Autostart, Limits, Name, VeId};
 
     fn spec(hostname: &str, address: &str) -> Spec {
@@ -77,6 +90,7 @@ mod tests {
             id: VeId::new(100).unwrap(),
             name: Name::new("web").unwrap(),
             template: Name::new("debian-12").unwrap(),
+            applications: BTreeMap::new(),
             template_version: String::new(),
             hostname: hostname.to_owned(),
             addresses: address.parse().into_iter().collect(),

@@ -182,22 +182,22 @@ impl Host {
     pub(crate) fn root_spec(
         &self,
         id: VeId,
-        template: &ve::Name,
+        stack: &ve::Stack,
     ) -> Result<runtime::RootSpec, Fault> {
         Ok(runtime::RootSpec {
-            lower: self.lower(template)?,
+            lower: self.lower(stack)?,
             private: self.private(id),
         })
     }
 
     /// The layers of a template.
-    pub(crate) fn lower(&self, template: &ve::Name) -> Result<runtime::Lower, Fault> {
+    pub(crate) fn lower(&self, stack: &ve::Stack) -> Result<runtime::Lower, Fault> {
         let damaged = |error: &dyn std::error::Error| {
             Fault::new(error.to_string()).with_hint("`vessel template verify` tells more")
         };
         let layers = self
             .catalogue
-            .open_layers(template)
+            .open_layers(stack)
             .map_err(|error| damaged(&error))?;
         Ok(runtime::Lower::Composefs {
             image: path_of(&layers.image).map_err(|error| damaged(&error))?,

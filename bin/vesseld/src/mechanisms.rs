@@ -1,21 +1,21 @@
 //! The node's mechanisms as the engine wants them: each method glues crates that do the work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{
-    Division, FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, Support, Sweep,
-    TemplateRequest,
+    Division, FailureKind, Fault, Mechanisms, Patience, ProgressSink, Running, StackBuild, Support,
+    Sweep, TemplateRequest,
 };
 use policy::InUse;
-use registry::{Run, VeRecord};
+use registry::{Run, Stage, VeRecord};
 use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState, VeStatus};
-use ve::{Bytes, Exit, Key, Limits, Name, Spec, VeId};
+use ve::{Bytes, Exit, Key, Limits, Name, Options, Spec, Stack, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
-use crate::{contents, guest, leftovers, sleep, templates};
+use crate::{contents, guest, leftovers, sleep, stacks, templates};
 
 /// How long a killed VE may take to be gone: a process in an uninterruptible wait for a disk can
 /// hold it.
@@ -33,8 +33,8 @@ fn fault(error: &(dyn std::error::Error + 'static)) -> Fault {
 }
 
 impl Mechanisms for NodeMechanisms {
-    fn template_version(&self, name: &Name) -> Result<Option<String>, Fault> {
-        templates::version(&self.0, name)
+    fn template_version(&self, stack: &Stack) -> Result<Option<String>, Fault> {
+        templates::version(&self.0, stack)
     }
 
     fn template_work(
@@ -45,8 +45,42 @@ impl Mechanisms for NodeMechanisms {
         templates::work(&self.0, request, sink)
     }
 
-    fn template_remove(&self, name: &Name) -> Result<(), Fault> {
-        templates::remove(&self.0, name)
+    fn template_remove(&self, stack: &Stack) -> Result<(), Fault> {
+        templates::remove(&self.0, stack)
+    }
+
+    fn options_check(&self, stack: &Stack, options: &Options) -> Result<(), Fault> {
+        stacks::options_check(&self.0, stack, options)
+    }
+
+    fn recipe_check(&self, build: &StackBuild) -> Result<(), Fault> {
+        stacks::recipe_check(&self.0, build)
+    }
+
+    fn stack_install(
+        &self,
+        sandbox: &VeRecord,
+        build: &StackBuild,
+        sink: &dyn ProgressSink,
+    ) -> Result<(), Fault> {
+        stacks::install(self, sandbox, build, sink)
+    }
+
+    fn stack_keep(
+        &self,
+        sandbox: &VeRecord,
+        build: &StackBuild,
+        sink: &dyn ProgressSink,
+    ) -> Result<(), Fault> {
+        stacks::keep(&self.0, sandbox, build, sink)
+    }
+
+    fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault> {
+        stacks::collect(&self.0, used)
+    }
+
+    fn applications(&self) -> Result<BTreeSet<Stack>, Fault> {
+        stacks::applications(&self.0)
     }
 
     fn address_check(&self, address: IpAddr) -> Result<(), Fault> {
@@ -334,21 +368,28 @@ impl NodeMechanisms {
 
     /// The signal on which an init of this template ends everything and powers off.
     fn stop_signal(&self, template: &Name) -> i32 {
-        templates::init(&self.0, template).map_or(templates::SIGNAL_TERMINATE, |init| {
-            templates::stop_signal(&init)
-        })
+        templates::init(&self.0, &Stack::from(template))
+            .map_or(templates::SIGNAL_TERMINATE, |init| {
+                templates::stop_signal(&init)
+            })
     }
 
     pub(crate) fn launch_spec(&self, record: &VeRecord) -> Result<LaunchSpec, Fault> {
         let spec = &record.spec;
-        let init = templates::init(&self.0, &spec.template)?;
+        let stack = spec.stack();
+        let init = templates::init(&self.0, &stack)?;
         let console = ConsoleLog {
             path: self.0.log_folder(spec.id).join("console.log"),
             bytes_max: CONSOLE_LOG_BYTES_MAX,
         };
-        let root = self.0.root_spec(spec.id, &spec.template)?;
+        let root = self.0.root_spec(spec.id, &stack)?;
         let mut launch = LaunchSpec::new(spec.id, &spec.hostname, root, console);
         launch.kind = templates::launch_kind(&init);
+        if record.stage == Stage::Building {
+            // Nothing of the template's own starts in a sandbox.
+            launch.kind = InitKind::Other;
+            launch.init = stacks::IDLE.map(str::to_owned).to_vec();
+        }
         launch.nesting = spec.nesting;
         launch.open_files = runtime::open_files(spec.limits.files);
         launch.facts = guest::facts(record)?;

@@ -21,7 +21,7 @@ use meter::{Account, Bounds, History, Reading, Values};
 use network::fast_path::FastPath;
 use network::node::NodeNetwork;
 use network::node::traffic::{self, Traffic, TrafficTable};
-use registry::{AccountEntry, Stage, VeRecord};
+use registry::{AccountEntry, VeRecord};
 use ve::{State, VeId};
 
 use crate::daemon::Up;
@@ -204,7 +204,7 @@ impl Metering {
             .collect();
         let whole = records
             .into_iter()
-            .filter(|record| record.stage != Stage::Creating);
+            .filter(|record| !record.stage.is_hidden());
         let mut seen = BTreeMap::new();
         for record in whole {
             let id = record.spec.id;

@@ -1,7 +1,10 @@
 //! Templates as the engine's mechanisms need them, and what they say of their inits.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::{FailureKind, Fault, Progress, ProgressSink, TemplateRequest};
 use registry::VeRecord;
@@ -11,7 +14,7 @@ use template::{
     BuildError, BuildRequest, Cancel, CatalogueError, ImportError, ImportRequest, ImportSource,
     Session, Stage, StoreError,
 };
-use ve::Name;
+use ve::{Name, Stack};
 
 use crate::host::Host;
 
@@ -24,6 +27,9 @@ const SIGNAL_BUSYBOX_POWER_OFF: i32 = 12;
 /// `SIGPWR`: sysvinit runs its `powerfail` action, which containers' inittabs make a shutdown.
 const SIGNAL_POWER: i32 = 30;
 
+/// How often work that says nothing looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
+
 /// What sharing saves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Saved {
@@ -33,7 +39,7 @@ pub(crate) struct Saved {
     pub(crate) memory: u64,
 }
 
-pub(crate) fn version(host: &Host, name: &Name) -> Result<Option<String>, Fault> {
+pub(crate) fn version(host: &Host, name: &Stack) -> Result<Option<String>, Fault> {
     if !host.catalogue.contains(name) {
         return Ok(None);
     }
@@ -45,7 +51,7 @@ pub(crate) fn version(host: &Host, name: &Name) -> Result<Option<String>, Fault>
     }
 }
 
-pub(crate) fn remove(host: &Host, name: &Name) -> Result<(), Fault> {
+pub(crate) fn remove(host: &Host, name: &Stack) -> Result<(), Fault> {
     host.catalogue
         .remove(name)
         .map(drop)
@@ -53,7 +59,7 @@ pub(crate) fn remove(host: &Host, name: &Name) -> Result<(), Fault> {
 }
 
 /// The kind of init in a template.
-pub(crate) fn init(host: &Host, name: &Name) -> Result<InitKind, Fault> {
+pub(crate) fn init(host: &Host, name: &Stack) -> Result<InitKind, Fault> {
     let manifest = host
         .catalogue
         .get(name)
@@ -85,19 +91,7 @@ pub(crate) fn work(
     request: &TemplateRequest,
     sink: &dyn ProgressSink,
 ) -> Result<(), Fault> {
-    let cancel = Cancel::new();
-    let stage = Mutex::new(String::new());
-    let report = |progress: template::Progress<'_>| {
-        if sink.cancelled() {
-            cancel.cancel();
-        }
-        sink.report(told(&progress, &stage));
-    };
-    let session = Session {
-        progress: &report,
-        cancel: &cancel,
-    };
-    let result = match request {
+    let result = with_session(sink, |session| match request {
         TemplateRequest::Build {
             name,
             suite,
@@ -107,10 +101,47 @@ pub(crate) fn work(
         TemplateRequest::Import { name, source } => import(host, name, source, session),
         TemplateRequest::Verify { name } => verify(host, name, session),
         TemplateRequest::Remove { name } => remove(host, name),
-    };
+        // The engine makes a sandbox for it.
+        TemplateRequest::Application(build) => {
+            Err(Fault::new(format!("`{}` is not built here", build.stack)))
+        }
+    });
     result.map_err(|fault| match sink.cancelled() {
         true => fault.of_kind(FailureKind::Cancelled),
         false => fault,
+    })
+}
+
+/// Does something that tells how far it is, and stops when it is cancelled.
+pub(crate) fn with_session<T>(sink: &dyn ProgressSink, work: impl FnOnce(Session<'_>) -> T) -> T {
+    let cancel = Cancel::new();
+    let stage = Mutex::new(String::new());
+    let ended = AtomicBool::new(false);
+    let report = |progress: template::Progress<'_>| {
+        if sink.cancelled() {
+            cancel.cancel();
+        }
+        sink.report(told(&progress, &stage));
+    };
+    std::thread::scope(|scope| {
+        // A program that says nothing for minutes can be cancelled, too.
+        let watch = scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) && !cancel.is_cancelled() {
+                if sink.cancelled() {
+                    cancel.cancel();
+                }
+                std::thread::park_timeout(CANCEL_POLL);
+            }
+        });
+        let session = Session {
+            progress: &report,
+            cancel: &cancel,
+        };
+        // Also when the work panics: the watch would go on for ever.
+        let done = catch_unwind(AssertUnwindSafe(|| work(session)));
+        ended.store(true, Ordering::Relaxed);
+        watch.thread().unpark();
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 
@@ -173,11 +204,11 @@ fn import(host: &Host, name: &Name, source: &str, session: Session<'_>) -> Resul
     host.catalogue
         .import(&request, session)
         .map(drop)
-        .map_err(|error| import_fault(&error))
+        .map_err(|error| fault_of_import(&error))
 }
 
 /// Why a template was not imported, with the kind that a full pool has.
-fn import_fault(error: &ImportError) -> Fault {
+pub(crate) fn fault_of_import(error: &ImportError) -> Fault {
     let full = matches!(
         error,
         ImportError::Store(StoreError::Full)
@@ -195,12 +226,12 @@ fn import_fault(error: &ImportError) -> Fault {
 /// Why a template was not built.
 fn build_fault(error: &BuildError) -> Fault {
     match error {
-        BuildError::Import(error) => import_fault(error),
+        BuildError::Import(error) => fault_of_import(error),
         error => Fault::from_error(error),
     }
 }
 
-fn verify(host: &Host, name: &Name, session: Session<'_>) -> Result<(), Fault> {
+fn verify(host: &Host, name: &Stack, session: Session<'_>) -> Result<(), Fault> {
     let verification = host
         .catalogue
         .verify(name, session)
@@ -242,7 +273,7 @@ pub(crate) fn saved_bytes(host: &Host, records: &[VeRecord]) -> Saved {
         .map(|manifest| {
             let ves = records
                 .iter()
-                .filter(|r| r.spec.template.as_str() == manifest.name)
+                .filter(|r| r.spec.stack().to_string() == manifest.name)
                 .count();
             let sizes = &manifest.sizes;
             let shared_among_templates = sizes.content_bytes.saturating_sub(sizes.new_bytes);

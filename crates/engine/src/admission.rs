@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use policy::Action;
-use registry::{CreateConflict, NewOperation, Registry, Stage, VeRecord};
+use registry::{CreateConflict, NewOperation, Registry, VeRecord};
 use ve::{Autostart, Limits, Setting, Spec, State, VeId};
 
 use crate::error::{Failure, FailureKind};
@@ -21,7 +21,7 @@ pub(crate) fn find(registry: &Registry, reference: &str) -> Result<VeRecord, Fai
         },
     };
     record
-        .filter(|record| record.stage != Stage::Creating)
+        .filter(|record| !record.stage.is_hidden())
         .ok_or_else(|| Failure::no_such_ve(reference))
 }
 
@@ -66,6 +66,7 @@ pub(crate) fn specification(
         id,
         name: request.name.clone(),
         template: request.template.clone(),
+        applications: request.applications.clone(),
         template_version: template_version.to_owned(),
         hostname: request.name.to_string(),
         addresses: Vec::new(),
@@ -97,7 +98,7 @@ pub(crate) fn specification(
         kind: "create",
         ve: Some(id),
         subject: request.name.to_string(),
-        request: format!("template {}", request.template),
+        request: format!("template {}", spec.stack()),
     };
     Ok((spec, operation))
 }

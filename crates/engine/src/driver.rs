@@ -74,7 +74,8 @@ impl Engine {
                     .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
             }
             Job::Template(operation, request) => {
-                let event = event("operation-failed", None, request.name().to_string(), None);
+                let subject = request.stack().to_string();
+                let event = event("operation-failed", None, subject, None);
                 self.inner
                     .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
             }
@@ -92,7 +93,7 @@ impl Engine {
         };
         let name = record.spec.name.clone();
         self.inner.mark_running(operation);
-        let (result, mut record) = self.work(operation, record, &[Step::AreaCreate]);
+        let (result, mut record) = self.make(operation, record);
         let result = result.map_err(|failure| named(&name, failure));
         let event = match &result {
             Ok(()) => event("ve-created", Some(id), name.to_string(), None),
@@ -112,6 +113,21 @@ impl Engine {
         self.inner.end_operation(operation, &result, outcome, event)
     }
 
+    /// Makes what a VE shares with others, if nobody did before, and then what is its own.
+    fn make(&self, operation: OperationId, record: VeRecord) -> (Result<(), Failure>, VeRecord) {
+        match self.stack_ensure(operation, &record.spec.stack()) {
+            Err(failure) => (Err(failure), record),
+            Ok(template_version) => {
+                let spec = ve::Spec {
+                    template_version,
+                    ..record.spec
+                };
+                let record = VeRecord { spec, ..record };
+                self.work(operation, record, &[Step::AreaCreate])
+            }
+        }
+    }
+
     fn ve_request(
         &self,
         operation: OperationId,
@@ -120,12 +136,13 @@ impl Engine {
         request: &VeRequest,
     ) -> Result<(), Failure> {
         let settled = self.settle_doubts(id);
-        let same = |r: &VeRecord| r.stage != Stage::Creating && r.spec.name == *name;
+        let same = |r: &VeRecord| !r.stage.is_hidden() && r.spec.name == *name;
         let Some(before) = self.registry().ve(id)?.filter(same) else {
             return self.end_missing(operation, id, name.as_str());
         };
         let memory_before = before.spec.limits.memory_now();
         self.inner.mark_running(operation);
+        let applications = before.spec.applications.len();
         let allowed = self.allowed(operation, &before, request, settled);
         let allowed = allowed.and_then(|()| self.promise_to_run(&before, request));
         let (result, after) = match allowed {
@@ -147,7 +164,12 @@ impl Engine {
         } else {
             Outcome::Record(&after)
         };
-        self.inner.end_operation(operation, &result, outcome, event)
+        self.inner
+            .end_operation(operation, &result, outcome, event)?;
+        if matches!(request, VeRequest::Delete { .. }) && applications > 1 {
+            self.stacks_collect();
+        }
+        Ok(())
     }
 
     /// Whether a request whose turn has come can be carried out. What could not be set right is in

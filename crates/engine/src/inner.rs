@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use registry::{Event, OperationId, OperationState, Outcome, VeRecord};
-use ve::{State, VeId};
+use ve::{Stack, State, VeId};
 
 use crate::error::{Failure, FailureKind};
 use crate::lanes::{EngineParts, Job, LaneKey, Notice};
@@ -39,6 +39,11 @@ pub(crate) struct Inner {
     ledger: Mutex<Ledger>,
     /// Held while a template is looked up and a VE of it recorded, and while one is removed.
     templates: Mutex<()>,
+    /// Numbers of sandboxes in which stacks are built: whoever builds deals with the end of their inits.
+    sandboxes: Mutex<BTreeSet<VeId>>,
+    /// Stacks that are being made, each by one.
+    stacks: Mutex<BTreeSet<Stack>>,
+    stack_made: Condvar,
     /// Held while an operation is journalled and put in its lane, so that both have one order.
     submitting: Mutex<()>,
 }
@@ -63,6 +68,9 @@ impl Inner {
             strangers: Mutex::default(),
             doubted: Mutex::default(),
             templates: Mutex::default(),
+            sandboxes: Mutex::default(),
+            stacks: Mutex::default(),
+            stack_made: Condvar::new(),
             submitting: Mutex::default(),
         }
     }
@@ -82,6 +90,31 @@ impl Inner {
     /// Keeps templates that are looked at from being removed.
     pub(crate) fn template_gate(&self) -> MutexGuard<'_, ()> {
         locked(&self.templates)
+    }
+
+    pub(crate) fn sandbox_begins(&self, id: VeId) {
+        locked(&self.sandboxes).insert(id);
+    }
+
+    pub(crate) fn sandbox_ended(&self, id: VeId) {
+        locked(&self.sandboxes).remove(&id);
+    }
+
+    pub(crate) fn is_sandbox(&self, id: VeId) -> bool {
+        locked(&self.sandboxes).contains(&id)
+    }
+
+    /// Waits until nobody else makes this stack, and keeps others from it.
+    pub(crate) fn stack_turn<'a>(&'a self, stack: &Stack) -> StackTurn<'a> {
+        let mut stacks = locked(&self.stacks);
+        while !stacks.insert(stack.clone()) {
+            let waited = self.stack_made.wait(stacks);
+            stacks = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        StackTurn {
+            inner: self,
+            stack: stack.clone(),
+        }
     }
 
     /// Keeps the order of the journal and of the lanes the same.
@@ -237,6 +270,19 @@ impl Inner {
         }
         (self.parts.publish)(Notice::Event(event));
         Ok(())
+    }
+}
+
+/// The right to make one stack, until it is dropped.
+pub(crate) struct StackTurn<'a> {
+    inner: &'a Inner,
+    stack: Stack,
+}
+
+impl Drop for StackTurn<'_> {
+    fn drop(&mut self) {
+        locked(&self.inner.stacks).remove(&self.stack);
+        self.inner.stack_made.notify_all();
     }
 }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use policy::NodeCapacity;
-use registry::{Event, NewOperation, OperationId, Outcome, Registry, Stage, VeRecord};
-use ve::{Exit, Name, VeId};
+use registry::{Event, NewOperation, OperationId, Outcome, Registry, VeRecord};
+use ve::{Exit, Name, Stack, VeId};
 
 use crate::admission::{self, AdmissionError};
 use crate::error::{Failure, FailureKind};
 use crate::inner::{Inner, Ticket};
 use crate::mechanisms::Mechanisms;
 use crate::request::{CreateRequest, NodeFacts, Request, TemplateRequest, VeRequest};
+use crate::stacks;
 
 /// Most work that may wait in one lane. Who asks for more is told to wait.
 pub(crate) const LANE_LENGTH_MAX: usize = 32;
@@ -70,7 +71,7 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LaneKey {
     Ve(VeId),
-    Template(Name),
+    Template(Stack),
 }
 
 /// A piece of work in a lane.
@@ -146,7 +147,10 @@ impl Engine {
 
     /// Tells that the init with the process number `pid` ended.
     pub fn exited(&self, id: VeId, pid: u32, exit: Exit) {
-        self.push(LaneKey::Ve(id), Job::Exited(id, pid, exit));
+        // Whoever builds in a sandbox waits for its end, and deals with it.
+        if !self.inner.is_sandbox(id) {
+            self.push(LaneKey::Ve(id), Job::Exited(id, pid, exit));
+        }
     }
 
     /// Tells that the init with the process number `pid` is ready.
@@ -211,7 +215,7 @@ impl Engine {
     /// When the registry cannot be read.
     pub fn list(&self) -> Result<Vec<VeRecord>, Failure> {
         let records = self.registry().ves()?;
-        let created = records.into_iter().filter(|r| r.stage != Stage::Creating);
+        let created = records.into_iter().filter(|r| !r.stage.is_hidden());
         Ok(created.map(|record| self.inner.as_seen(record)).collect())
     }
 
@@ -224,14 +228,8 @@ impl Engine {
     fn submit_create(&self, request: &CreateRequest) -> Result<Submitted, Failure> {
         let parts = &self.inner.parts;
         admission::check_settings(parts.mechanisms.as_ref(), &request.settings)?;
-        let _gate = self.inner.template_gate();
-        let version = parts.mechanisms.template_version(&request.template)?.ok_or_else(|| {
-            Failure::new(
-                FailureKind::NotFound,
-                format!("there is no template `{}`", request.template),
-            )
-            .with_hint("`vessel template list` shows those of this node; `vessel template build debian-12` makes one")
-        })?;
+        let gate = self.inner.template_gate();
+        let version = self.version_for(request)?;
         let submitting = self.inner.submit_gate();
         let now = (parts.clock)();
         let mut held = None;
@@ -259,12 +257,36 @@ impl Engine {
         self.inner.open_ticket(operation);
         let lane = self.enqueue(LaneKey::Ve(spec.id), Job::Create(operation, spec.id));
         drop(submitting);
+        // From here on the record itself keeps what it is made of.
+        drop(gate);
         self.run(lane);
         Ok(Submitted {
             operation,
             ve: Some(spec.id),
             subject: spec.name.to_string(),
         })
+    }
+
+    /// The version of the files that a new VE shares with others; empty where they are to be made of what is there.
+    fn version_for(&self, request: &CreateRequest) -> Result<String, Failure> {
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let names = request.applications.keys().cloned();
+        let stack = Stack::new(request.template.clone(), names)
+            .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+        let bare = Stack::from(&request.template);
+        let own = request
+            .applications
+            .iter()
+            .map(|(name, options)| (stack.of_one(name), Some(options)));
+        for (part, options) in std::iter::once((bare, None)).chain(own) {
+            if mechanisms.template_version(&part)?.is_none() {
+                return Err(stacks::no_such_template(&part));
+            }
+            if let Some(options) = options {
+                mechanisms.options_check(&part, options)?;
+            }
+        }
+        Ok(mechanisms.template_version(&stack)?.unwrap_or_default())
     }
 
     fn submit_ve(&self, reference: &str, request: VeRequest) -> Result<Submitted, Failure> {
@@ -306,7 +328,7 @@ impl Engine {
     }
 
     fn submit_template(&self, request: TemplateRequest) -> Result<Submitted, Failure> {
-        let name = request.name().clone();
+        let name = request.stack();
         let exists = self
             .inner
             .parts
@@ -321,20 +343,25 @@ impl Engine {
                 )
                 .with_hint("`vessel template list` shows those of this node"));
             }
-            TemplateRequest::Build { .. } | TemplateRequest::Import { .. } if exists => {
+            TemplateRequest::Build { .. }
+            | TemplateRequest::Import { .. }
+            | TemplateRequest::Application(_)
+                if exists =>
+            {
                 return Err(Failure::new(
                     FailureKind::Conflict,
                     format!("there is a template `{name}` already"),
                 )
                 .with_hint("give this one another name with `--name`"));
             }
+            TemplateRequest::Application(build) => self.application_admit(build)?,
             _ => {}
         }
         let new = NewOperation {
             kind: request.kind(),
             ve: None,
             subject: name.to_string(),
-            request: format!("{request:?}"),
+            request: request.summary(),
         };
         let operation = self
             .registry()

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use policy::{AdmissionDenied, Claim, NodeCapacity, admission};
-use registry::{Outcome, Stage, VeRecord};
+use registry::{Outcome, VeRecord};
 use ve::{Bytes, Limits, NodeResources, VeId};
 
 use crate::error::Failure;
@@ -157,9 +157,7 @@ impl Inner {
         let mut ledger = self.ledger();
         ledger.holdings.clear();
         ledger.weights.clear();
-        let there = records
-            .iter()
-            .filter(|record| record.stage != Stage::Creating);
+        let there = records.iter().filter(|record| !record.stage.is_hidden());
         there.for_each(|record| ledger.note(record));
         self.divide_or_tell(&mut ledger);
     }

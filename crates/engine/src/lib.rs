@@ -39,6 +39,7 @@ mod restarts;
 #[cfg(test)]
 mod simulation;
 mod sleep;
+mod stacks;
 mod strangers;
 mod templates;
 
@@ -50,4 +51,6 @@ pub use mechanisms::{
     Division, Fault, Mechanisms, Patience, Progress, ProgressSink, Running, Support, Sweep,
 };
 pub use plan::Step;
-pub use request::{CreateRequest, NodeFacts, Request, StopManner, TemplateRequest, VeRequest};
+pub use request::{
+    CreateRequest, NodeFacts, Request, StackBuild, StopManner, TemplateRequest, VeRequest,
+};

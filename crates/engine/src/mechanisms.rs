@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bits, Bytes, Exit, Key, Limits, Name, Spec, VeId};
+use ve::{Bits, Bytes, Exit, Key, Limits, Name, Options, Spec, Stack, VeId};
 
 use crate::error::FailureKind;
-use crate::request::TemplateRequest;
+use crate::request::{StackBuild, TemplateRequest};
 
 /// Why a mechanism failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +99,8 @@ impl ProgressSink for Nobody {
 /// Every method can be repeated: what is there already is kept, what is gone already is no fault.
 /// Methods block; each is called from the lane of its VE, and never two at once for one VE.
 pub trait Mechanisms: Send + Sync {
-    /// The version of a template, if it is there.
-    fn template_version(&self, name: &Name) -> Result<Option<String>, Fault>;
+    /// The version of a template with applications, if it is there.
+    fn template_version(&self, stack: &Stack) -> Result<Option<String>, Fault>;
     /// Builds, imports or verifies a template, as the request says.
     fn template_work(
         &self,
@@ -108,7 +108,30 @@ pub trait Mechanisms: Send + Sync {
         sink: &dyn ProgressSink,
     ) -> Result<(), Fault>;
     /// Removes a template that nobody uses.
-    fn template_remove(&self, name: &Name) -> Result<(), Fault>;
+    fn template_remove(&self, stack: &Stack) -> Result<(), Fault>;
+
+    /// Whether what was chosen for an application is what it offers. `stack` is that application's own template.
+    fn options_check(&self, stack: &Stack, options: &Options) -> Result<(), Fault>;
+    /// Checks a recipe, without carrying out any of it.
+    fn recipe_check(&self, build: &StackBuild) -> Result<(), Fault>;
+    /// Installs an application in a sandbox that runs, as its recipe says.
+    fn stack_install(
+        &self,
+        sandbox: &VeRecord,
+        build: &StackBuild,
+        sink: &dyn ProgressSink,
+    ) -> Result<(), Fault>;
+    /// Keeps the files of a sandbox that has ended as a template: whole, or not at all.
+    fn stack_keep(
+        &self,
+        sandbox: &VeRecord,
+        build: &StackBuild,
+        sink: &dyn ProgressSink,
+    ) -> Result<(), Fault>;
+    /// Removes the stacks of several applications that are not among these.
+    fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault>;
+    /// The applications that there are templates of, on any template: their own stacks.
+    fn applications(&self) -> Result<BTreeSet<Stack>, Fault>;
 
     /// Whether a VE may have this address here, apart from what other VEs have.
     fn address_check(&self, address: IpAddr) -> Result<(), Fault>;

@@ -13,6 +13,7 @@ use ve::{Limits, State};
 
 use crate::error::Failure;
 use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink};
+use crate::request::StackBuild;
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,10 @@ pub enum Step {
         /// Those that it shall have.
         new: Vec<IpAddr>,
     },
+    /// Install an application in the running VE, which is a sandbox.
+    Install(Box<StackBuild>),
+    /// Keep the files of the sandbox as a template.
+    Keep(Box<StackBuild>),
     /// Remove the private area.
     AreaRemove,
 }
@@ -172,6 +177,8 @@ impl<'a> Work<'a> {
             Step::Compact => mechanisms.compact(record, *sink)?,
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
+            Step::Install(build) => mechanisms.stack_install(record, build, *sink)?,
+            Step::Keep(build) => mechanisms.stack_keep(record, build, *sink)?,
             Step::AreaRemove => {
                 // It may do a part and fail: from here on, there is no whole VE any more.
                 record.stage = Stage::Removing;
@@ -214,6 +221,8 @@ impl<'a> Work<'a> {
         let id = record.spec.id;
         let has_processes = record.run.is_some();
         match step {
+            // Files that something still works on stay until that is ended.
+            Step::AreaCreate if has_processes => Ok(()),
             Step::AreaCreate => mechanisms.area_remove(id),
             Step::Clear | Step::GroupsCreate if has_processes => Ok(()),
             Step::Clear | Step::GroupsCreate => mechanisms.clear(id),
@@ -234,6 +243,8 @@ impl<'a> Work<'a> {
             }
             // A suspension that failed left all as it was.
             Step::Suspend | Step::Discard | Step::Compact => Ok(()),
+            // The sandbox goes as a whole; a template that is there is whole.
+            Step::Install(_) | Step::Keep(_) => Ok(()),
             Step::Freeze => {
                 mechanisms.thaw(id)?;
                 record.state = self.state_before;

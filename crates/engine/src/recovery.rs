@@ -97,6 +97,7 @@ impl Engine {
                 fault.message
             )),
         }
+        self.stacks_collect();
         self.open_lanes();
         findings.extend(self.carry_on(restarts));
         Ok(findings)
@@ -391,10 +392,11 @@ impl Engine {
     /// Removes what there is of a VE whose creation or removal was interrupted, or failed.
     fn remove_rest(&self, found: Found) -> Result<String, Failure> {
         let (id, name) = (found.record.spec.id, found.record.spec.name.clone());
-        let creating = found.record.stage == Stage::Creating;
+        let creating = found.record.stage.is_hidden();
         let mechanisms = self.inner.parts.mechanisms.as_ref();
         let mut work = Work::new(found.record, mechanisms, &Nobody);
         let removed = work.carry_out(&plan::delete());
+        self.settle_exit_of(id);
         let after = match &removed {
             Ok(()) => None,
             Err(failure) => Some(half_removed(work.record, failure)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use policy::limits::Machine;
 use registry::FirstBoot;
-use ve::{Bytes, Name, Setting, VeId};
+use ve::{Bytes, Name, Options, Setting, Stack, VeId};
 
 /// What the engine must know of its node to decide.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct CreateRequest {
     pub name: Name,
     /// Its template.
     pub template: Name,
+    /// The applications on it, with what is chosen of what each offers.
+    pub applications: BTreeMap<Name, Options>,
     /// What differs from the defaults.
     pub settings: Vec<Setting>,
     /// Its labels.
@@ -109,14 +111,27 @@ pub enum TemplateRequest {
     },
     /// Read every file of one, and compare it with what was recorded.
     Verify {
-        /// Its name.
-        name: Name,
+        /// Its name, with applications.
+        name: Stack,
     },
     /// Remove one that no VE uses.
     Remove {
-        /// Its name.
-        name: Name,
+        /// Its name, with applications.
+        name: Stack,
     },
+    /// Build an application on another template.
+    Application(StackBuild),
+}
+
+/// A stack to be built: its last application on the stack below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackBuild {
+    /// What it will be.
+    pub stack: Stack,
+    /// The recipe of the application on top, as its text; without one that of the application's own template.
+    pub recipe: Option<String>,
+    /// Where packages come from, if not from where the template below says.
+    pub mirror: Option<String>,
 }
 
 /// Any request.
@@ -176,14 +191,22 @@ impl VeRequest {
 }
 
 impl TemplateRequest {
-    /// The template's name.
+    /// The template's name, with its applications.
     #[must_use]
-    pub fn name(&self) -> &Name {
+    pub fn stack(&self) -> Stack {
         match self {
-            Self::Build { name, .. }
-            | Self::Import { name, .. }
-            | Self::Verify { name }
-            | Self::Remove { name } => name,
+            Self::Build { name, .. } | Self::Import { name, .. } => Stack::from(name),
+            Self::Verify { name } | Self::Remove { name } => name.clone(),
+            Self::Application(build) => build.stack.clone(),
+        }
+    }
+
+    /// What is asked, in one line for people who read the journal.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            // A recipe is long, and kept with what it makes.
+            Self::Application(build) => format!("application {}", build.stack),
+            request => format!("{request:?}"),
         }
     }
 
@@ -191,7 +214,7 @@ impl TemplateRequest {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Build { .. } => "template-build",
+            Self::Build { .. } | Self::Application(_) => "template-build",
             Self::Import { .. } => "template-import",
             Self::Verify { .. } => "template-verify",
             Self::Remove { .. } => "template-remove",

@@ -1,6 +1,7 @@
 //! Requests about templates.
 
 use registry::{OperationId, Outcome};
+use ve::Stack;
 
 use crate::driver::event;
 use crate::error::{Failure, FailureKind};
@@ -8,7 +9,8 @@ use crate::inner::TicketSink;
 use crate::lanes::Engine;
 use crate::mechanisms::ProgressSink as _;
 use crate::plan;
-use crate::request::TemplateRequest;
+use crate::request::{StackBuild, TemplateRequest};
+use crate::stacks::no_such_template;
 
 impl Engine {
     pub(crate) fn template_request(
@@ -22,10 +24,11 @@ impl Engine {
             inner: &self.inner,
             operation,
         };
-        let name = request.name().clone();
+        let stack = request.stack();
         let result = match request {
             _ if sink.cancelled() => Err(plan::cancelled().into()),
-            TemplateRequest::Remove { .. } => self.template_remove(&name),
+            TemplateRequest::Remove { .. } => self.template_remove(&stack),
+            TemplateRequest::Application(build) => self.application_build(operation, build),
             _ => mechanisms
                 .template_work(request, &sink)
                 .map_err(Failure::from),
@@ -37,26 +40,58 @@ impl Engine {
             (Ok(()), _) => "template-made",
         };
         let message = result.as_ref().err().map(ToString::to_string);
-        let event = event(word, None, name.to_string(), message);
+        let event = event(word, None, stack.to_string(), message);
         self.inner
             .end_operation(operation, &result, Outcome::Unchanged, event)
     }
 
-    fn template_remove(&self, name: &ve::Name) -> Result<(), Failure> {
-        let _gate = self.inner.template_gate();
-        let records = self.registry().ves()?;
-        let users: Vec<_> = records
-            .iter()
-            .filter(|record| record.spec.template == *name)
-            .map(|record| record.spec.name.as_str())
-            .collect();
-        if !users.is_empty() {
-            let shown = users.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            let message = format!("template `{name}` is used by {} VEs: {shown}", users.len());
-            return Err(
-                Failure::new(FailureKind::Conflict, message).with_hint("delete these VEs first")
-            );
+    /// Whether an application can be built on what is there.
+    pub(crate) fn application_admit(&self, build: &StackBuild) -> Result<(), Failure> {
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let (below, _) = (build.stack.parts()).ok_or_else(|| no_such_template(&build.stack))?;
+        if mechanisms.template_version(&below)?.is_none() {
+            return Err(no_such_template(&below));
         }
-        Ok(self.inner.parts.mechanisms.template_remove(name)?)
+        Ok(mechanisms.recipe_check(build)?)
     }
+
+    fn application_build(&self, operation: OperationId, build: &StackBuild) -> Result<(), Failure> {
+        let _turn = self.inner.stack_turn(&build.stack);
+        self.stack_build(operation, build)
+    }
+
+    fn template_remove(&self, stack: &Stack) -> Result<(), Failure> {
+        // Those that only wait for a VE to want them must not hold what they are made of.
+        self.stacks_collect();
+        let _gate = self.inner.template_gate();
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let records = self.registry().ves()?;
+        let users = records.iter().filter(|r| is_below(stack, &r.spec.stack()));
+        let users: Vec<_> = users.map(|r| r.spec.name.to_string()).collect();
+        if !users.is_empty() {
+            return Err(used(stack, "VEs", &users).with_hint("delete these VEs first"));
+        }
+        if stack.applications().len() == 0 {
+            let on_it = mechanisms.applications()?.into_iter();
+            let on_it = on_it.filter(|other| other.template() == stack.template());
+            let on_it: Vec<_> = on_it.map(|other| other.to_string()).collect();
+            if !on_it.is_empty() {
+                let next = format!("`vessel template remove {}` first", on_it.join(" "));
+                return Err(used(stack, "applications", &on_it).with_hint(next));
+            }
+        }
+        Ok(mechanisms.template_remove(stack)?)
+    }
+}
+
+/// Whether one stack is a part of another.
+fn is_below(part: &Stack, whole: &Stack) -> bool {
+    part.template() == whole.template() && part.applications().all(|name| whole.has(name))
+}
+
+fn used(stack: &Stack, by: &str, users: &[String]) -> Failure {
+    let shown = users.iter().take(5).map(String::as_str).collect::<Vec<_>>();
+    let (count, shown) = (users.len(), shown.join(", "));
+    let message = format!("template `{stack}` is used by {count} {by}: {shown}");
+    Failure::new(FailureKind::Conflict, message)
 }

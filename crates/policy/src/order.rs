@@ -43,6 +43,7 @@ mod tests {
         Spec {
             id: VeId::new(number).unwrap(),
             template: name.clone(),
+            applications: std::collections::BTreeMap::new(),
             template_version: String::new(),
             hostname: name.to_string(),
             name,

@@ -10,6 +10,7 @@ pub(crate) fn apply(limits: &mut Limits, setting: &Setting) {
     let mut spec = Spec {
         id: VeId::new(100).unwrap(),
         template: name.clone(),
+        applications: std::collections::BTreeMap::new(),
         template_version: String::new(),
         hostname: String::new(),
         name,

@@ -27,12 +27,16 @@ pub struct VeRecord {
 /// ```text
 /// creating -> whole -> removing -> (no record)
 ///     +----------------------------^
+/// building --------------------^
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// It is being made: it holds its number, name and addresses, and is shown to nobody. A node
     /// that finds such a record at its start removes what there is of the VE.
     Creating,
+    /// It is no VE but a sandbox in which a template is built: as one that is being made, shown to nobody and
+    /// removed by a node that finds it at its start. Its processes run.
+    Building,
     /// It is there.
     Whole,
     /// It is being removed. A node that finds such a record at its start carries on with that.
@@ -40,11 +44,18 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 3] = [Self::Creating, Self::Whole, Self::Removing];
+    const ALL: [Self; 4] = [Self::Creating, Self::Building, Self::Whole, Self::Removing];
+
+    /// Whether nobody is shown it: it is not a VE yet, or never will be one.
+    #[must_use]
+    pub fn is_hidden(self) -> bool {
+        matches!(self, Self::Creating | Self::Building)
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
+            Self::Building => "building",
             Self::Whole => "whole",
             Self::Removing => "removing",
         }

@@ -16,13 +16,25 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-pub(crate) const FORMATS: [&str; 6] = [TABLES, STAGES, GUARANTEES, ACCOUNTS, GROWTH, OWNERS];
+pub(crate) const FORMATS: [&str; 7] = [
+    TABLES,
+    STAGES,
+    GUARANTEES,
+    ACCOUNTS,
+    GROWTH,
+    OWNERS,
+    APPLICATIONS,
+];
 
 /// A specification may say how memory grows, and what was given: see [`GUARANTEES`].
 const GROWTH: &str = "";
 
 /// A VE's specification may name its owner and describe it. No table changes; see [`GUARANTEES`].
 const OWNERS: &str = "";
+
+/// A VE's specification may hold applications, and a record may be of a sandbox. No table changes; an older node
+/// would start the VEs on the wrong files.
+const APPLICATIONS: &str = "";
 
 /// A VE's specification may hold guarantees, bursts and rates. No table changes; the number keeps an older
 /// node from dropping them silently when it writes the specification again.

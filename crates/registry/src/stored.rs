@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use ve::{
-    Autostart, Bits, Bytes, Cores, Limits, MemoryGrowth, Name, Operations, Percent, Seconds, Spec,
-    VeId,
+    Autostart, Bits, Bytes, Cores, Limits, MemoryGrowth, Name, Operations, Options, Percent,
+    Seconds, Spec, VeId,
 };
 
 use crate::record::{FirstBoot, Run};
@@ -16,6 +16,8 @@ use crate::record::{FirstBoot, Run};
 pub(crate) struct StoredSpec {
     name: String,
     template: String,
+    #[serde(default)]
+    applications: BTreeMap<String, Options>,
     template_version: String,
     hostname: String,
     addresses: Vec<IpAddr>,
@@ -88,6 +90,11 @@ impl From<&Spec> for StoredSpec {
         Self {
             name: spec.name.to_string(),
             template: spec.template.to_string(),
+            applications: spec
+                .applications
+                .iter()
+                .map(|(name, options)| (name.to_string(), options.clone()))
+                .collect(),
             template_version: spec.template_version.clone(),
             hostname: spec.hostname.clone(),
             addresses: spec.addresses.clone(),
@@ -110,10 +117,15 @@ impl From<&Spec> for StoredSpec {
 impl StoredSpec {
     /// The domain's form, or the words for what in it cannot be read.
     pub(crate) fn into_spec(self, id: VeId) -> Result<Spec, String> {
+        let applications = self.applications.into_iter();
+        let applications = applications.map(|(name, options)| Ok((Name::new(&name)?, options)));
         Ok(Spec {
             id,
             name: Name::new(&self.name).map_err(|error| error.to_string())?,
             template: Name::new(&self.template).map_err(|error| error.to_string())?,
+            applications: applications
+                .collect::<Result<_, _>>()
+                .map_err(|error: ve::InvalidName| error.to_string())?,
             template_version: self.template_version,
             hostname: self.hostname,
             addresses: self.addresses,

@@ -23,6 +23,7 @@ fn spec(number: u32) -> Spec {
     Spec {
         id: id(number),
         template: Name::new("debian").unwrap(),
+        applications: std::collections::BTreeMap::new(),
         template_version: "1".to_owned(),
         hostname: name.to_string(),
         name,

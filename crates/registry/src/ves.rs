@@ -57,6 +57,28 @@ impl Registry {
         now: u64,
         choose: impl FnOnce(&BTreeSet<VeId>, &BTreeSet<IpAddr>) -> Result<(Spec, NewOperation), E>,
     ) -> Result<(Spec, OperationId), E> {
+        self.reserve_at(Stage::Creating, first_boot, now, choose)
+    }
+
+    /// The same for a sandbox in which a template is built. It is forgotten with the end of the operation.
+    ///
+    /// # Errors
+    /// As [`Registry::create_reserve`].
+    pub fn build_reserve<E: From<CreateConflict>>(
+        &self,
+        now: u64,
+        choose: impl FnOnce(&BTreeSet<VeId>, &BTreeSet<IpAddr>) -> Result<(Spec, NewOperation), E>,
+    ) -> Result<(Spec, OperationId), E> {
+        self.reserve_at(Stage::Building, &FirstBoot::default(), now, choose)
+    }
+
+    fn reserve_at<E: From<CreateConflict>>(
+        &self,
+        stage: Stage,
+        first_boot: &FirstBoot,
+        now: u64,
+        choose: impl FnOnce(&BTreeSet<VeId>, &BTreeSet<IpAddr>) -> Result<(Spec, NewOperation), E>,
+    ) -> Result<(Spec, OperationId), E> {
         let mut connection = self.connection();
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -64,7 +86,7 @@ impl Registry {
         let taken_ids = ids(&transaction).map_err(CreateConflict::from)?;
         let taken_addresses = addresses(&transaction, None).map_err(CreateConflict::from)?;
         let (spec, operation) = choose(&taken_ids, &taken_addresses)?;
-        let operation = reserve(&transaction, &spec, first_boot, &operation, now)?;
+        let operation = reserve(&transaction, (&spec, stage), first_boot, &operation, now)?;
         transaction.commit().map_err(CreateConflict::from)?;
         Ok((spec, operation))
     }
@@ -175,7 +197,7 @@ impl Registry {
 
 fn reserve(
     transaction: &Transaction<'_>,
-    spec: &Spec,
+    (spec, stage): (&Spec, Stage),
     first_boot: &FirstBoot,
     operation: &NewOperation,
     now: u64,
@@ -202,7 +224,7 @@ fn reserve(
             json(&StoredSpec::from(spec)),
             State::Stopped.as_str(),
             json(&StoredFirstBoot::from(first_boot)),
-            Stage::Creating.as_str(),
+            stage.as_str(),
         ],
     )?;
     hold_addresses(transaction, spec.id, &spec.addresses)?;

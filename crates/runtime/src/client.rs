@@ -339,6 +339,21 @@ impl Client {
         )
     }
 
+    /// Writes the whole tree of a VE that does not run as a tar stream to `to`: with hard links, file
+    /// capabilities and pipes, as a template is made of.
+    ///
+    /// # Errors
+    /// As [`Client::pack`].
+    pub fn pack_tree(
+        &self,
+        id: VeId,
+        stopped: &RootSpec,
+        to: BorrowedFd<'_>,
+        cgroup: &CgroupEntry<'_>,
+    ) -> Result<Task, CallError> {
+        self.files(id, Some(stopped), FileWork::Tree, to, cgroup)
+    }
+
     /// Unpacks the tar stream `from` beneath the directory `path` in a VE, which is made if need
     /// be. Owners are kept as the VE's ids.
     ///

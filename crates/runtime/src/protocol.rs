@@ -116,6 +116,8 @@ pub(crate) enum FileWork {
     Pack { path: String },
     /// Reads a stream and unpacks it beneath the directory `path`, which is made if need be.
     Unpack { path: String },
+    /// Writes the whole tree of a stopped VE to the stream, as its template would need it.
+    Tree,
 }
 
 /// A message from the launcher.

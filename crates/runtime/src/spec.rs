@@ -1,5 +1,6 @@
 //! What the daemon asks the launcher to make: plain records that travel as JSON beside descriptors.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -121,6 +122,9 @@ pub struct Facts {
     pub authorized_keys: Option<Vec<String>>,
     /// Whether the VE's own `ssh-keygen -A` makes host keys if it has an SSH server and none.
     pub ssh_host_keys: bool,
+    /// Other files by their paths, for root's eyes only; directories above them are made.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
 }
 
 /// The VE's link: a veth pair whose inner end is `eth0`.

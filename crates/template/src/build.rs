@@ -284,7 +284,7 @@ impl Run<'_> {
         let log = &mut self.log;
         let ended = AtomicBool::new(false);
         let (read, words) = std::thread::scope(|scope| {
-            let words = scope.spawn(|| record(words, log, session));
+            let words = scope.spawn(|| follow(words, log, session));
             scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
                     if session.cancel.is_cancelled() {
@@ -364,14 +364,16 @@ fn read<'a>(
 
 /// What is remembered of a program's words.
 #[derive(Debug, Default)]
-struct Words {
+pub struct Words {
     /// The first error.
-    reason: Option<String>,
-    last_lines: std::collections::VecDeque<String>,
+    pub reason: Option<String>,
+    /// The last lines, indented.
+    pub last_lines: std::collections::VecDeque<String>,
 }
 
-/// Writes what the program says to the log, tells it on, and keeps what a failure needs.
-fn record(words: impl io::Read, log: &mut std::fs::File, session: Session<'_>) -> Words {
+/// Writes what a build's program says to its log, tells lines that begin with `I: ` on, and keeps what a failure needs:
+/// the first line that begins with `E: `, and the last ones. Returns when nobody can write to `words` any more.
+pub fn follow(words: impl io::Read, log: &mut std::fs::File, session: Session<'_>) -> Words {
     let mut input = BufReader::new(words);
     let mut words = Words::default();
     let mut line = Vec::new();

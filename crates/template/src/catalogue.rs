@@ -26,18 +26,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use ve::Name;
+use ve::{Name, Stack};
 
 use crate::image;
 use crate::manifest::{self, Manifest};
 use crate::store::{self, StoreError};
 
+mod keep;
 mod lock;
 mod make;
 mod staging;
 mod usage;
 mod verify;
 
+pub use keep::{Applied, KeepRequest};
 pub use make::ImportRequest;
 pub use usage::DiskUsage;
 pub use verify::{Damage, DamageKind, Verification, VerifyError};
@@ -129,6 +131,13 @@ impl CatalogueError {
     }
 }
 
+/// What templates are called by: one path component, checked when it was made.
+pub trait TemplateName: std::fmt::Display {}
+
+impl TemplateName for Name {}
+
+impl TemplateName for Stack {}
+
 /// The templates in one folder. Cheap to open; any number may be open at once, in any process.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -212,8 +221,8 @@ impl Catalogue {
         &self.path
     }
 
-    fn entry(&self, name: &Name) -> PathBuf {
-        self.path.join(ENTRIES).join(name.as_str())
+    fn entry(&self, name: &impl TemplateName) -> PathBuf {
+        self.path.join(ENTRIES).join(name.to_string())
     }
 
     /// All templates.
@@ -231,7 +240,7 @@ impl Catalogue {
         names.sort();
         let mut listing = Listing::default();
         for text in names {
-            let Ok(name) = Name::new(&text) else {
+            let Ok(name) = text.parse::<Stack>() else {
                 let what = "its folder's name cannot be a template's".to_owned();
                 let error = CatalogueError::Damaged {
                     name: text.clone(),
@@ -252,7 +261,7 @@ impl Catalogue {
 
     /// Whether a name is taken, be the template readable or not.
     #[must_use]
-    pub fn contains(&self, name: &Name) -> bool {
+    pub fn contains(&self, name: &impl TemplateName) -> bool {
         self.entry(name).symlink_metadata().is_ok()
     }
 
@@ -260,7 +269,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`CatalogueError::NotFound`], [`CatalogueError::Damaged`] or [`CatalogueError::Newer`].
-    pub fn get(&self, name: &Name) -> Result<Manifest, CatalogueError> {
+    pub fn get(&self, name: &impl TemplateName) -> Result<Manifest, CatalogueError> {
         let path = self.entry(name).join(MANIFEST);
         let damaged = |what: String| CatalogueError::Damaged {
             name: name.to_string(),
@@ -305,7 +314,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`CatalogueError::NotFound`], or [`CatalogueError::Damaged`] if the image is missing or another.
-    pub fn open_layers(&self, name: &Name) -> Result<Layers, CatalogueError> {
+    pub fn open_layers(&self, name: &impl TemplateName) -> Result<Layers, CatalogueError> {
         let manifest = self.get(name)?;
         let path = self.entry(name).join(IMAGE);
         let damaged = |what: &str| CatalogueError::Damaged {
@@ -348,7 +357,7 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError::NotFound`]. Once the template is gone from the catalogue it stays gone, also if
     /// removing its contents then fails.
-    pub fn remove(&self, name: &Name) -> Result<Removed, CatalogueError> {
+    pub fn remove(&self, name: &impl TemplateName) -> Result<Removed, CatalogueError> {
         let staging = Staging::create(self)?;
         let entry = self.entry(name);
         match std::fs::rename(&entry, staging.path().join("removed")) {

@@ -23,21 +23,24 @@ pub mod limits;
 pub mod manifest;
 mod path;
 mod reading;
+mod recipe;
+mod restore;
 mod scrub;
 mod session;
 mod source;
 mod store;
 mod tree;
 
-pub use build::{BuildError, BuildRequest, InvalidRequest};
+pub use build::{BuildError, BuildRequest, InvalidRequest, Words, follow};
 pub use catalogue::{
-    Catalogue, CatalogueError, Damage, DamageKind, DiskUsage, Garbage, ImportRequest, Layers,
-    Listing, Removed, Verification, VerifyError,
+    Applied, Catalogue, CatalogueError, Damage, DamageKind, DiskUsage, Garbage, ImportRequest,
+    KeepRequest, Layers, Listing, Removed, TemplateName, Verification, VerifyError,
 };
 pub use error::{ImportError, MemberError};
 pub use manifest::Manifest;
 pub use path::InvalidPath;
 pub use reading::{ImageTree, Node, NodeKind, ReadError};
+pub use recipe::{InvalidOption, InvalidRecipe, Kind, OfferedSetting, Recipe, RecipeFile};
 pub use session::{Cancel, Progress, Session, Stage};
 pub use source::{ImportSource, InvalidSource};
 pub use store::StoreError;

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's fields that this program writes. Programs refuse a newer one and read
 /// every older one; fields are only ever added, with a default.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Version of what is not an application: those are all that the second version brought.
+pub(crate) const FORMAT_BARE: u32 = 1;
 
 /// A template's description. Written once, with the template; never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +148,15 @@ pub enum Source {
         /// The mirror used instead of the distribution's own.
         mirror: Option<String>,
     },
+    /// Applications, one installed on the other, on a template.
+    Applications {
+        /// The template.
+        template: String,
+        /// Its version then.
+        template_version: String,
+        /// The applications, the first at the bottom.
+        applications: Vec<ApplicationSource>,
+    },
     /// Imported from a tar archive.
     Tar {
         /// Where it was.
@@ -173,6 +185,15 @@ pub enum Source {
         /// Scalars of its `metadata.yaml`.
         properties: BTreeMap<String, String>,
     },
+}
+
+/// An application of a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationSource {
+    /// Its name.
+    pub name: String,
+    /// The recipe that it was installed by.
+    pub recipe: crate::Recipe,
 }
 
 /// The metadata image of a template.

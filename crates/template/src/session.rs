@@ -75,6 +75,12 @@ impl std::fmt::Debug for Session<'_> {
 }
 
 impl Session<'_> {
+    /// Whether somebody wants the work to end.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     pub(crate) fn stage(&self, stage: Stage) {
         (self.progress)(Progress::Stage(stage));
     }

@@ -199,10 +199,10 @@ fn damaged_images_are_found_at_start() {
     assert_eq!(report.damage.len(), 2, "{report:?}");
 
     let manifest = scratch.catalogue.path().join("catalogue/one/manifest.json");
-    std::fs::write(&manifest, "{\"format\": 2}").unwrap();
+    std::fs::write(&manifest, "{\"format\": 3}").unwrap();
     let message = told(&scratch.catalogue.get(&name("one")).unwrap_err());
     assert!(
-        message.contains("newer version (format 2, this one reads up to 1)"),
+        message.contains("newer version (format 3, this one reads up to 2)"),
         "{message}"
     );
     std::fs::write(&manifest, "{").unwrap();

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod name;
 pub mod settings;
 pub mod spec;
+pub mod stack;
 pub mod state;
 pub mod units;
 
@@ -23,5 +24,6 @@ pub use limits::{CpuSet, Limits};
 pub use name::{InvalidName, Name};
 pub use settings::{InvalidSetting, Key, NodeKey, NodeResources, NodeSetting, Setting};
 pub use spec::{Autostart, Spec};
+pub use stack::{InvalidStack, Options, Stack};
 pub use state::{Exit, State};
 pub use units::{Bits, Bytes, Cores, Factor, InvalidUnit, Operations, Percent, Seconds};

@@ -7,6 +7,7 @@ use crate::id::VeId;
 use crate::limits::Limits;
 use crate::name::Name;
 use crate::settings::Setting;
+use crate::stack::{Options, Stack};
 
 /// A VE as it was asked for. What it is doing is a [`State`](crate::State).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,10 @@ pub struct Spec {
     pub name: Name,
     /// The template whose files it sees below its own.
     pub template: Name,
-    /// The version of that template that it was made from, as the template's content digest.
+    /// The applications on that template, with what was chosen of the settings that each offers.
+    pub applications: BTreeMap<Name, Options>,
+    /// The version of that template, with its applications, that it was made from, as the content digest of both;
+    /// empty until the stack of several applications is made.
     pub template_version: String,
     /// What `hostname` says inside.
     pub hostname: String,
@@ -58,6 +62,12 @@ impl Autostart {
 }
 
 impl Spec {
+    /// The files that it shares with others: its template and applications.
+    #[must_use]
+    pub fn stack(&self) -> Stack {
+        Stack::admitted(&self.template, self.applications.keys().cloned().collect())
+    }
+
     /// Puts one setting in place of what was there. [`Setting::AddressAuto`] must have been turned
     /// into addresses by whoever knows the node; here it changes nothing.
     pub fn apply(&mut self, setting: &Setting) {

@@ -34,18 +34,32 @@ pub(crate) struct InitArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TemplateVerb {
-    /// Build a template from the packages of a distribution
+    /// Build a template from the packages of a distribution, or an application on one that is there
     #[command(after_help = "\
 Examples:
   vessel template build debian-12
+  vessel template build nginx --on debian-12
+  vessel template build editor --on debian-12 --package vim --package git
+  vessel template build shop --on debian-12 --recipe shop.toml
   vessel template build debian-12 --name web --package nginx --package openssh-server
-  vessel template build debian-13 --mirror http://mirror.example.org/debian")]
+  vessel template build debian-13 --mirror http://mirror.example.org/debian
+
+With --on, an application is installed on a template, in a sandbox that has the walls of a VE, and kept as
+TEMPLATE+NAME: `vessel create web --template debian-12 --application nginx`. What is installed is said by the
+recipe of that name (apache, developer, lamp, nginx, openssh, postgresql and redis come with Vessel; \
+ROOT/recipes/NAME.toml adds to them), by --recipe, or by --package alone.")]
     Build {
-        /// What to build: debian-12, debian-13, debian-SUITE
+        /// What to build: debian-12, debian-13, debian-SUITE; with --on, an application
         recipe: String,
-        /// Name of the template, instead of the recipe's
+        /// Name of the template or application, instead of the recipe's
         #[arg(long)]
         name: Option<String>,
+        /// The template to build an application on
+        #[arg(long, value_name = "TEMPLATE")]
+        on: Option<String>,
+        /// The application's recipe
+        #[arg(long = "recipe", value_name = "FILE", requires = "on")]
+        file: Option<PathBuf>,
         /// A package to add; may be repeated
         #[arg(long, short)]
         package: Vec<String>,

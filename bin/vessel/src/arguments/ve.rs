@@ -25,6 +25,8 @@ pub(crate) struct Targets {
 Examples:
   vessel create web --template debian-12 --start
   vessel create web --template debian-12 --count 10 --set memory.limit=512M --label team=shop
+  vessel create shop --template debian-12 --application nginx --application redis \
+    --option redis.maxmemory=64mb
   vessel create db --template debian-12 --address 10.99.0.20 --ssh-key ~/.ssh/id_ed25519.pub
   pwgen 20 1 | tee secret | vessel create mail --template debian-12 --password-stdin
 
@@ -35,6 +37,12 @@ pub(crate) struct CreateArguments {
     /// Template to make it from
     #[arg(long, short)]
     pub(crate) template: String,
+    /// An application on the template, as `vessel template list` shows them; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) application: Vec<String>,
+    /// A setting that an application offers; may be repeated
+    #[arg(long, value_name = "APPLICATION.SETTING=VALUE")]
+    pub(crate) option: Vec<String>,
     /// A setting; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

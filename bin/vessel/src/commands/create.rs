@@ -85,6 +85,8 @@ fn request(arguments: &CreateArguments) -> Outcome<CreateRequest> {
     Ok(CreateRequest {
         name: String::new(),
         template: arguments.template.clone(),
+        applications: arguments.application.clone(),
+        options: arguments.option.clone(),
         settings,
         labels: labels(&arguments.label)?,
         root_password: password(arguments)?,

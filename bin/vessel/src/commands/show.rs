@@ -103,11 +103,17 @@ fn lines(ve: &VeDetails) -> Vec<String> {
         .labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"));
+    let options = ve
+        .options
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
     let mut all = vec![
         ("id", ve.id.to_string()),
         ("name", ve.name.clone()),
         ("state", state),
         ("template", ve.template.clone()),
+        ("applications", ve.applications.join(", ")),
+        ("options", options.collect::<Vec<_>>().join(", ")),
         ("addresses", ve.addresses.join(", ")),
         ("hostname", ve.hostname.clone()),
         ("dns", ve.dns.join(", ")),

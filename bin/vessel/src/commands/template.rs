@@ -1,5 +1,6 @@
 //! `vessel template`.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use api::latest::{
@@ -21,6 +22,8 @@ pub(crate) async fn run(context: &Context, verb: TemplateVerb) -> Outcome {
         TemplateVerb::Build {
             recipe,
             name,
+            on,
+            file,
             package,
             mirror,
             no_wait,
@@ -28,6 +31,8 @@ pub(crate) async fn run(context: &Context, verb: TemplateVerb) -> Outcome {
             let title = format!("build {}", name.as_ref().unwrap_or(&recipe));
             let request = BuildRequest {
                 recipe,
+                on,
+                recipe_text: file.as_deref().map(read_recipe).transpose()?,
                 name,
                 packages: package,
                 mirror,
@@ -75,6 +80,26 @@ pub(crate) async fn run(context: &Context, verb: TemplateVerb) -> Outcome {
                 ask,
             )
             .await
+        }
+    }
+}
+
+/// Longest recipe that is sent; the node has a bound of its own.
+const RECIPE_BYTES_MAX: u64 = 1 << 20;
+
+fn read_recipe(path: &Path) -> Result<String, ApiError> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|file| file.take(RECIPE_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => {
+            let code = match error.kind() {
+                std::io::ErrorKind::NotFound => ErrorCode::NotFound,
+                _ => ErrorCode::Failed,
+            };
+            let message = format!("the recipe `{}` cannot be read: {error}", path.display());
+            Err(ApiError::new(code, message))
         }
     }
 }
@@ -205,6 +230,26 @@ async fn show(context: &Context, name: &str, packages: bool) -> Outcome {
     for line in lines(&template) {
         context.out.line(&line)?;
     }
+    if !template.settings.is_empty() {
+        let mut table = Table::new([
+            ("SETTING", Align::Left),
+            ("KIND", Align::Left),
+            ("DEFAULT", Align::Left),
+            ("MEANING", Align::Left),
+        ]);
+        for setting in &template.settings {
+            let kind = match setting.choices.is_empty() {
+                true => setting.kind.clone(),
+                false => setting.choices.join("|"),
+            };
+            let setting = setting.clone();
+            table.row([setting.key, kind, setting.default, setting.description]);
+        }
+        context.out.line("")?;
+        for line in table.lines(true) {
+            context.out.line(&line)?;
+        }
+    }
     if packages {
         let mut table = Table::new([
             ("PACKAGE", Align::Left),
@@ -237,6 +282,8 @@ fn lines(template: &TemplateDetails) -> Vec<String> {
         ("files", template.files.to_string()),
         ("size", human::bytes(template.size_bytes)),
         ("unique", human::bytes(template.unique_bytes)),
+        ("on", template.on.clone().unwrap_or_default()),
+        ("applications", template.applications.join(", ")),
         ("packages", count.unwrap_or_default()),
         ("ves", template.ves.to_string()),
         ("digest", template.digest.clone()),

@@ -13,7 +13,7 @@ use engine::Fault;
 use packages::{Manager, Package};
 use registry::VeRecord;
 use server::InventoryFilter;
-use ve::Name;
+use ve::Stack;
 
 use super::{ImageKey, Layers, locked};
 use crate::convert;
@@ -63,7 +63,7 @@ struct Wanted<'a> {
 pub(crate) fn inventory(
     host: &Host,
     records: &[VeRecord],
-    templates: &[Name],
+    templates: &[Stack],
     filter: &InventoryFilter,
 ) -> Result<Vec<InventoryEntry>, ApiError> {
     if filter.older_than.is_some() && filter.packages.is_empty() {
@@ -98,11 +98,11 @@ fn entry_of_ve(record: &VeRecord) -> InventoryEntry {
         description: record.spec.description.clone(),
         labels: ve.labels,
         addresses: ve.addresses,
-        ..entry_of_template(&record.spec.template)
+        ..entry_of_template(&record.spec.stack())
     }
 }
 
-fn entry_of_template(name: &Name) -> InventoryEntry {
+fn entry_of_template(name: &Stack) -> InventoryEntry {
     InventoryEntry {
         kind: InventoryKind::Template,
         id: None,

@@ -7,7 +7,7 @@ use engine::VeRequest;
 use policy::Action;
 use server::node::{Reply, VeFilter, VeKey};
 use server::{Contents, InventoryFilter};
-use ve::Name;
+use ve::Stack;
 
 use super::{NodeDoor, status, ves};
 use crate::contents;
@@ -46,7 +46,7 @@ fn inventory(up: &Up, filter: &InventoryFilter) -> Result<Vec<InventoryEntry>, A
     contents::inventory(&up.host, &records, &templates, filter)
 }
 
-fn templates(up: &Up, filter: &InventoryFilter) -> Result<Vec<Name>, ApiError> {
+fn templates(up: &Up, filter: &InventoryFilter) -> Result<Vec<Stack>, ApiError> {
     if filter.all_templates {
         let listing = up.host.catalogue.list();
         let listing = listing.map_err(|error| {
@@ -54,12 +54,13 @@ fn templates(up: &Up, filter: &InventoryFilter) -> Result<Vec<Name>, ApiError> {
         })?;
         let names = listing.templates.iter().map(|m| m.name.as_str());
         let names = names.chain(listing.broken.iter().map(|(name, _)| name.as_str()));
-        let mut names: Vec<Name> = names.filter_map(|name| Name::new(name).ok()).collect();
+        let mut names: Vec<Stack> = names.filter_map(|name| name.parse().ok()).collect();
         names.sort();
         return Ok(names);
     }
     let known = |text: &String| {
-        let name = Name::new(text)
+        let name = text
+            .parse::<Stack>()
             .ok()
             .filter(|name| up.host.catalogue.contains(name));
         name.ok_or_else(|| {

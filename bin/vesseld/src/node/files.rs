@@ -118,7 +118,7 @@ fn transfer(
         .transpose()
         .map_err(api_fault)?;
     let stopped = (!running)
-        .then(|| host.root_spec(id, &record.spec.template))
+        .then(|| host.root_spec(id, &record.spec.stack()))
         .transpose()
         .map_err(api_fault)?;
     let entry = running

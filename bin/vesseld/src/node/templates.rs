@@ -4,18 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::latest::{
-    ApiError, BuildRequest, ErrorCode, ImportRequest, Operation, Package, Template,
-    TemplateDetails, TemplateKind,
+    ApiError, ApplicationSetting, BuildRequest, ErrorCode, ImportRequest, Operation, Package,
+    Template, TemplateDetails, TemplateKind,
 };
-use engine::{Request, TemplateRequest};
+use engine::{Request, StackBuild, TemplateRequest};
 use registry::VeRecord;
 use server::node::Peer;
-use template::Manifest;
 use template::manifest::Source;
-use ve::Name;
+use template::{Manifest, Recipe};
+use ve::{Name, Stack};
 
 use super::status;
-use crate::convert::{api_error, timestamp};
+use crate::convert::{api_error, api_fault, timestamp};
 use crate::daemon::Up;
 
 pub(super) fn list(up: &Arc<Up>) -> Result<Vec<Template>, ApiError> {
@@ -32,7 +32,7 @@ pub(super) fn list(up: &Arc<Up>) -> Result<Vec<Template>, ApiError> {
 }
 
 pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateDetails, ApiError> {
-    let name = parse_name(name)?;
+    let name = parse_stack(name)?;
     if !up.host.catalogue.contains(&name) {
         return Err(ApiError::new(
             ErrorCode::NotFound,
@@ -56,6 +56,8 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
         unique_bytes,
         ves,
         created,
+        on,
+        applications,
     } = brief(&manifest, &records);
     let list = &manifest.packages.list;
     let packages = if packages { list.as_slice() } else { &[] };
@@ -77,6 +79,9 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
         source: source(&manifest.source),
         files: manifest.sizes.inodes,
         digest: format!("sha256:{}", manifest.image.sha256),
+        on,
+        applications,
+        settings: settings(&manifest.source),
         packages_count: u32::try_from(list.len()).ok(),
         packages: packages
             .iter()
@@ -90,6 +95,16 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
 }
 
 pub(super) fn build(up: &Arc<Up>, request: BuildRequest) -> Result<Operation, ApiError> {
+    if let Some(on) = request.on.clone() {
+        return build_application(up, request, &on);
+    }
+    if request.recipe_text.is_some() {
+        return Err(ApiError::new(
+            ErrorCode::Usage,
+            "a recipe is for an application, which needs a template below it",
+        )
+        .with_hint("name the template with `--on`, as `--on debian-12`"));
+    }
     let name = parse_name(request.name.as_deref().unwrap_or(&request.recipe))?;
     let (packages, mirror) = (request.packages, request.mirror);
     submit(
@@ -101,6 +116,62 @@ pub(super) fn build(up: &Arc<Up>, request: BuildRequest) -> Result<Operation, Ap
             mirror,
         },
     )
+}
+
+fn build_application(up: &Arc<Up>, request: BuildRequest, on: &str) -> Result<Operation, ApiError> {
+    let on = parse_stack(on)?;
+    let called = request.name.as_deref().unwrap_or(&request.recipe);
+    let name = parse_name(called)?;
+    if on.applications().len() > 0 {
+        let below = on.template();
+        let message = format!("`{on}` is no template of an operating system");
+        return Err(ApiError::new(ErrorCode::Usage, message).with_hint(format!(
+            "build it on `{below}`: a VE may have several applications, `--application {name}` for each"
+        )));
+    }
+    let recipe = recipe(up, &name, &request)?;
+    let stack = Stack::new(on.template().clone(), [name])
+        .map_err(|error| ApiError::new(ErrorCode::Usage, error.to_string()))?;
+    submit(
+        up,
+        TemplateRequest::Application(StackBuild {
+            stack,
+            recipe: Some(recipe),
+            mirror: request.mirror,
+        }),
+    )
+}
+
+/// The text of the recipe that is asked for: the one given, or that of the node by its name, or one of packages alone.
+fn recipe(up: &Arc<Up>, name: &Name, request: &BuildRequest) -> Result<String, ApiError> {
+    let usage = |error: &(dyn std::error::Error + 'static)| {
+        let message = engine::Fault::from_error(error).message;
+        ApiError::new(ErrorCode::Usage, message)
+    };
+    let mut recipe = match &request.recipe_text {
+        Some(text) => Recipe::parse(text).map_err(|error| usage(&error))?,
+        None if !request.packages.is_empty() => Recipe::of_packages(name, Vec::new()),
+        None => {
+            let named = parse_name(&request.recipe)?;
+            let found = crate::stacks::find_recipe(&up.host, &named).map_err(api_fault)?;
+            let text = found.ok_or_else(|| {
+                let message = format!("the node has no recipe `{named}`");
+                ApiError::new(ErrorCode::NotFound, message)
+                    .with_hint("give packages with `--package`, or a file with `--recipe`")
+            })?;
+            Recipe::parse(&text).map_err(|error| usage(&error))?
+        }
+    };
+    recipe.name = name.to_string();
+    recipe.packages.extend(request.packages.iter().cloned());
+    recipe
+        .packages_on
+        .values_mut()
+        .for_each(|packages| packages.extend(request.packages.iter().cloned()));
+    let text = recipe.text().map_err(|error| usage(&error))?;
+    // What was added is checked as everything else is.
+    Recipe::parse(&text).map_err(|error| usage(&error))?;
+    Ok(text)
 }
 
 pub(super) fn import(
@@ -124,7 +195,7 @@ pub(super) fn remove(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
     submit(
         up,
         TemplateRequest::Remove {
-            name: parse_name(name)?,
+            name: parse_stack(name)?,
         },
     )
 }
@@ -133,7 +204,7 @@ pub(super) fn verify(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
     submit(
         up,
         TemplateRequest::Verify {
-            name: parse_name(name)?,
+            name: parse_stack(name)?,
         },
     )
 }
@@ -162,12 +233,24 @@ fn seen_from_here(peer: Peer, source: &str) -> String {
 fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
     let used = records
         .iter()
-        .filter(|r| r.spec.template.as_str() == manifest.name)
+        .filter(|r| is_made_from(&r.spec.stack(), manifest))
         .count();
+    let (on, applications) = match &manifest.source {
+        Source::Applications {
+            template,
+            applications,
+            ..
+        } => (
+            Some(template.clone()),
+            applications.iter().map(|a| a.name.clone()).collect(),
+        ),
+        _ => (None, Vec::new()),
+    };
     Template {
         name: manifest.name.clone(),
         kind: match manifest.source {
             Source::Packages { .. } => TemplateKind::Built,
+            Source::Applications { .. } => TemplateKind::Application,
             _ => TemplateKind::Imported,
         },
         distribution: manifest.distribution.id.clone().unwrap_or_default(),
@@ -177,11 +260,46 @@ fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
         unique_bytes: manifest.sizes.new_bytes,
         ves: u32::try_from(used).unwrap_or(u32::MAX),
         created: timestamp(manifest.created_unix_seconds),
+        on,
+        applications,
     }
+}
+
+/// Whether a VE is made from a template: one of several applications is from each of them.
+fn is_made_from(stack: &Stack, manifest: &Manifest) -> bool {
+    manifest.name.parse::<Stack>().is_ok_and(|part| {
+        part.template() == stack.template() && part.applications().all(|name| stack.has(name))
+    })
+}
+
+/// What the applications of a template offer.
+fn settings(source: &Source) -> Vec<ApplicationSetting> {
+    let Source::Applications { applications, .. } = source else {
+        return Vec::new();
+    };
+    let offered = applications.iter().flat_map(|application| {
+        let settings = application.recipe.settings.iter();
+        settings.map(|(setting, offered)| ApplicationSetting {
+            key: format!("{}.{setting}", application.name),
+            description: offered.description.clone(),
+            default: offered.default.clone(),
+            kind: offered.kind.to_string(),
+            choices: offered.choices.clone(),
+        })
+    });
+    offered.collect()
 }
 
 fn source(source: &Source) -> String {
     match source {
+        Source::Applications {
+            template,
+            applications,
+            ..
+        } => {
+            let names: Vec<_> = applications.iter().map(|a| a.name.as_str()).collect();
+            format!("built of {} on {template}", names.join(", "))
+        }
         Source::Packages {
             suite, packages, ..
         } if packages.is_empty() => {
@@ -206,6 +324,13 @@ fn parse_name(name: &str) -> Result<Name, ApiError> {
     Name::new(name).map_err(|error| {
         ApiError::new(ErrorCode::Usage, error.to_string())
             .with_hint("give a name that is a DNS label with `--name`")
+    })
+}
+
+fn parse_stack(name: &str) -> Result<Stack, ApiError> {
+    name.parse::<Stack>().map_err(|error| {
+        ApiError::new(ErrorCode::Usage, error.to_string())
+            .with_hint("write TEMPLATE, or TEMPLATE+APPLICATION, as `vessel template list` does")
     })
 }
 

@@ -13,7 +13,7 @@ use policy::Action;
 use registry::{FirstBoot, VeRecord};
 use server::node::{VeFilter, VeKey};
 use tokio::sync::broadcast::error::RecvError;
-use ve::{Key, Name, Setting, Spec, State};
+use ve::{Key, Name, Options, Setting, Spec, State};
 
 use super::NodeDoor;
 use super::status;
@@ -67,6 +67,7 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
     let name = Name::new(&request.name)
         .map_err(|error| usage(&error).with_hint("a name is a DNS label, as `web-1`"))?;
     let template = Name::new(&request.template).map_err(|error| usage(&error))?;
+    let applications = applications(&request.applications, &request.options)?;
     let settings = parse_settings(&request.settings)?;
     check_labels(&request.labels)?;
     let root_password_hash = request
@@ -82,6 +83,7 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
     let request = engine::CreateRequest {
         name,
         template,
+        applications,
         settings,
         labels,
         first_boot,
@@ -91,6 +93,35 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
         .submit(Request::Create(request))
         .map_err(api_error)?;
     status::operation_of(up, submitted.operation)
+}
+
+/// Applications by name, with what is chosen of what each offers.
+pub(super) fn applications(
+    names: &[String],
+    options: &[String],
+) -> Result<BTreeMap<Name, Options>, ApiError> {
+    let mut applications = BTreeMap::new();
+    for name in names {
+        let name = Name::new(name).map_err(|error| usage(&error))?;
+        applications.insert(name, Options::new());
+    }
+    for text in options {
+        let parts = text.split_once('=');
+        let parts = parts.and_then(|(key, value)| Some((key.split_once('.')?, value)));
+        let Some(((application, setting), value)) = parts else {
+            let message = format!("`{text}` is no setting of an application");
+            return Err(ApiError::new(ErrorCode::Usage, message)
+                .with_hint("write APPLICATION.SETTING=VALUE, as `redis.maxmemory=64mb`"));
+        };
+        let name = Name::new(application).map_err(|error| usage(&error))?;
+        let Some(chosen) = applications.get_mut(&name) else {
+            let message = format!("`{text}`: the VE gets no application `{application}`");
+            return Err(ApiError::new(ErrorCode::Usage, message)
+                .with_hint(format!("add `--application {application}`")));
+        };
+        chosen.insert(setting.to_owned(), value.to_owned());
+    }
+    Ok(applications)
 }
 
 pub(super) fn submit(up: &Arc<Up>, ve: &VeKey, request: VeRequest) -> Result<Operation, ApiError> {

@@ -35,5 +35,8 @@ pub use requests::{
 };
 pub use session::{ConsoleRequest, ExecRequest, FileKind, TerminalSize};
 pub use stats::{Stats, Usage};
-pub use template::{BuildRequest, ImportRequest, Package, Template, TemplateDetails, TemplateKind};
+pub use template::{
+    ApplicationSetting, BuildRequest, ImportRequest, Package, Template, TemplateDetails,
+    TemplateKind,
+};
 pub use ve::{Limits, Ve, VeDetails, VeState};

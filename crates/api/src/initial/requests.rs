@@ -15,6 +15,12 @@ pub struct CreateRequest {
     pub name: String,
     /// Name of its template.
     pub template: String,
+    /// Applications on that template, by the names of their own templates on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
+    /// `APPLICATION.SETTING=VALUE` texts: what is chosen of what those offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
     /// `KEY=VALUE` texts with the keys and units of `vessel set`, later ones winning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<String>,

@@ -12,6 +12,8 @@ words! {
         Built = "built",
         /// Imported from a file, a folder or a registry.
         Imported = "imported",
+        /// An application, or several, on another template.
+        Application = "application",
     }
 }
 
@@ -36,6 +38,28 @@ pub struct Template {
     pub ves: u32,
     /// When it was made.
     pub created: Timestamp,
+    /// The template that it is on, if it is of applications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// The applications on that template, the first at the bottom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
+}
+
+/// A setting that an application offers to whoever creates a VE with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationSetting {
+    /// Its key: `APPLICATION.SETTING`.
+    pub key: String,
+    /// What it is.
+    pub description: String,
+    /// Its value when nobody chooses one.
+    pub default: String,
+    /// What its values look like: `text`, `word`, `number`, `port`, `size` or `yes-no`.
+    pub kind: String,
+    /// The only values that it takes, if it takes few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
 }
 
 /// Everything about one template.
@@ -70,6 +94,15 @@ pub struct TemplateDetails {
     /// Number of packages; absent when it has no package database that we read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages_count: Option<u32>,
+    /// The template that it is on, if it is of applications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// The applications on that template, the first at the bottom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
+    /// What its applications offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<ApplicationSetting>,
     /// The packages, when they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Package>,
@@ -87,12 +120,19 @@ pub struct Package {
     pub architecture: String,
 }
 
-/// Builds a template from a distribution's packages.
+/// Builds a template from a distribution's packages, or an application on one that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildRequest {
-    /// What to build: `debian-12`, or `debian-` and a suite.
+    /// What to build: `debian-12`, or `debian-` and a suite; or with `on` the name of an application, whose recipe the
+    /// node has.
     pub recipe: String,
+    /// The template that an application is built on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// The application's recipe (TOML), instead of the one that the node has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe_text: Option<String>,
     /// Its name; absent is the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

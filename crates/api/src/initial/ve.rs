@@ -41,6 +41,9 @@ pub struct Ve {
     pub state: VeState,
     /// Name of the template that it was made from.
     pub template: String,
+    /// Applications on that template, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
     /// Its addresses, IPv4 and IPv6, without prefix length.
     pub addresses: Vec<String>,
     /// Its labels.
@@ -65,6 +68,9 @@ pub struct VeDetails {
     pub reason: Option<String>,
     /// Name of the template that it was made from.
     pub template: String,
+    /// Applications on that template, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
     /// Its addresses, IPv4 and IPv6, without prefix length.
     pub addresses: Vec<String>,
     /// Its labels.
@@ -107,6 +113,9 @@ pub struct VeDetails {
     /// What it uses now; absent when it has no processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What was chosen of what its applications offer, by `APPLICATION.SETTING`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
     /// Settings that were saved and act from the next start on, by key.
     #[serde(default)]
     pub pending: Vec<String>,

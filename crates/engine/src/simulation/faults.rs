@@ -107,6 +107,13 @@ fn what_cannot_be_undone_is_recorded_and_made_good_later() {
                     sim.hear();
                     sim.done(ask("web", set(&[]))).unwrap();
                 }
+                // A sandbox that could not be removed is shown, to be deleted.
+                for left in sim.engine.list().unwrap() {
+                    if left.spec.name.as_str().starts_with("build-") {
+                        let delete = VeRequest::Delete { force: true };
+                        sim.done(ask(left.spec.name.as_str(), delete)).unwrap();
+                    }
+                }
                 sim.hear();
                 sim.check_whole(&context);
 

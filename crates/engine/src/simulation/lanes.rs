@@ -282,8 +282,8 @@ fn a_cancelled_operation_that_runs_is_undone_or_done() {
                 let mut count = count.lock().unwrap();
                 *count += 1;
                 if *count == call + 1 {
-                    let newest = engine.registry().operations(1).unwrap()[0].id;
-                    engine.cancel(newest).unwrap();
+                    let open = engine.registry().operations_open().unwrap();
+                    engine.cancel(open.last().unwrap().id).unwrap();
                 }
             }));
             let context = format!("{}, cancelled at call {call}", scenario.name);

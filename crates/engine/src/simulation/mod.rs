@@ -11,6 +11,7 @@ mod histories;
 mod lanes;
 mod promises;
 mod scenarios;
+mod stacks;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,10 +21,12 @@ use std::path::{Path, PathBuf};
 use policy::limits::Machine;
 use registry::{Event, FirstBoot, Operation, Registry, Stage};
 use tempfile::TempDir;
-use ve::{Bytes, Exit, Limits, Name, Setting, Spec, State, VeId};
+use ve::{Bytes, Exit, Limits, Name, Options, Setting, Spec, Stack, State, VeId};
 
 use crate::lanes::{Engine, EngineParts, RunLane};
-use crate::{CreateRequest, Failure, NodeFacts, Request, StopManner, VeRequest};
+use crate::{
+    CreateRequest, Failure, NodeFacts, Request, StackBuild, StopManner, TemplateRequest, VeRequest,
+};
 use scenarios::{RUNNING, SCENARIOS, STOPPED, Scenario, stopped};
 use world::{FakeNode, Image, World};
 
@@ -94,10 +97,39 @@ fn create(text: &str, settings: &[Setting]) -> Request {
     Request::Create(CreateRequest {
         name: name(text),
         template: name("debian"),
+        applications: BTreeMap::new(),
         settings: settings.to_vec(),
         labels: BTreeMap::new(),
         first_boot: FirstBoot::default(),
     })
+}
+
+/// On a template with applications.
+fn create_on(text: &str, stack: &str) -> Request {
+    let stack: Stack = stack.parse().unwrap();
+    let applications = stack.applications().cloned();
+    Request::Create(CreateRequest {
+        name: name(text),
+        template: stack.template().clone(),
+        applications: applications.map(|name| (name, Options::new())).collect(),
+        settings: Vec::new(),
+        labels: BTreeMap::new(),
+        first_boot: FirstBoot::default(),
+    })
+}
+
+/// Builds the last application of a stack.
+fn build(stack: &str) -> Request {
+    Request::Template(TemplateRequest::Application(StackBuild {
+        stack: stack.parse().unwrap(),
+        recipe: Some(String::new()),
+        mirror: None,
+    }))
+}
+
+fn remove(stack: &str) -> Request {
+    let name = stack.parse().unwrap();
+    Request::Template(TemplateRequest::Remove { name })
 }
 
 fn ask(reference: &str, request: VeRequest) -> Request {

@@ -47,7 +47,13 @@ fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) const SCENARIOS: [Scenario; 31] = [
+pub(super) const SCENARIOS: [Scenario; 33] = [
+    scenario("build an application", None, |sim| {
+        sim.done(super::build("debian+mail"))
+    }),
+    scenario("create with applications", None, |sim| {
+        sim.done(super::create_on("web", "debian+nginx+redis"))
+    }),
     scenario("create", None, |sim| sim.done(create("web", &[disk(100)]))),
     scenario("start", STOPPED, |sim| {
         sim.done(ask("web", VeRequest::Start))
@@ -153,6 +159,8 @@ pub(super) const SCENARIOS: [Scenario; 31] = [
 impl Scenario {
     pub(super) fn prepare(&self) -> Sim {
         let sim = Sim::new();
+        let applications = ["debian+nginx", "debian+redis"].map(str::to_owned);
+        sim.node.world().stacks.extend(applications);
         sim.done(create("db", &[memory(64)])).unwrap();
         sim.done(ask("db", VeRequest::Start)).unwrap();
         if let Some(state) = self.before {

@@ -18,6 +18,8 @@ mod node;
 pub(super) struct World {
     pub(super) areas: BTreeMap<VeId, Area>,
     pub(super) groups: BTreeMap<VeId, Option<Limits>>,
+    /// Templates with applications.
+    pub(super) stacks: BTreeSet<String>,
     /// Weights of processor time, of VEs that have groups.
     pub(super) weights: BTreeMap<VeId, u32>,
     pub(super) links: BTreeMap<VeId, BTreeSet<IpAddr>>,

@@ -49,6 +49,9 @@ pub(super) fn write(facts: &Facts) -> Result<(), Failure> {
         let lines: String = keys.iter().map(|key| format!("{}\n", key.trim())).collect();
         replace("/root/.ssh/authorized_keys", &lines, 0o600)?;
     }
+    for (path, content) in &facts.files {
+        replace(path, content, 0o600)?;
+    }
     Ok(())
 }
 

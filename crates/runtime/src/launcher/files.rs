@@ -169,6 +169,10 @@ fn carry_out(
             pack(Path::new(path), &metadata, stream)
                 .guest_step(format_args!("read the VE's {path}"))
         }
+        FileWork::Tree => {
+            tell(channel, &Report::Working, &[]).step("tell the launcher")?;
+            super::tree::pack(stream).guest_step("read the VE's files")
+        }
         FileWork::Unpack { path } => {
             std::fs::create_dir_all(path).guest_step(format_args!("make the VE's {path}"))?;
             tell(channel, &Report::Working, &[]).step("tell the launcher")?;

@@ -48,6 +48,7 @@ mod restorer;
 mod root;
 mod state;
 mod step;
+mod tree;
 mod ves;
 mod view;
 mod watching;

@@ -32,6 +32,8 @@ pub fn details(id: u32, name: &str, state: VeState) -> VeDetails {
         state,
         reason: None,
         template: "debian-12".to_owned(),
+        applications: Vec::new(),
+        options: BTreeMap::new(),
         addresses: vec![format!("10.99.0.{}", id - 90), format!("fd99::{id}")],
         labels: BTreeMap::from([("team".to_owned(), "shop".to_owned())]),
         created: moment(),
@@ -65,6 +67,7 @@ pub fn in_list(ve: &VeDetails) -> Ve {
         name: ve.name,
         state: ve.state,
         template: ve.template,
+        applications: Vec::new(),
         addresses: ve.addresses,
         labels: ve.labels,
         created: ve.created,
@@ -154,6 +157,8 @@ pub fn template() -> Template {
         unique_bytes: 97 << 20,
         ves: 2,
         created: moment(),
+        on: None,
+        applications: Vec::new(),
     }
 }
 
@@ -174,6 +179,9 @@ pub fn template_details(packages: bool) -> TemplateDetails {
         unique_bytes: template.unique_bytes,
         ves: template.ves,
         created: template.created,
+        on: None,
+        applications: Vec::new(),
+        settings: Vec::new(),
         description: "Debian GNU/Linux 12 (bookworm)".to_owned(),
         source: "bookworm".to_owned(),
         files: 10_800,

@@ -9,12 +9,12 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use ve::Name;
 
-use super::{Catalogue, CatalogueError, ENTRIES, IMAGE, MANIFEST, Staging, lock};
+use super::{Catalogue, CatalogueError, ENTRIES, IMAGE, MANIFEST, Staging, TemplateName, lock};
 use crate::error::ImportError;
 use crate::image;
 use crate::ingest::Ingest;
 use crate::inspect;
-use crate::manifest::{FORMAT, ImageReference, Manifest, Sizes, Source};
+use crate::manifest::{FORMAT, FORMAT_BARE, ImageReference, Manifest, Sizes, Source};
 use crate::scrub;
 use crate::session::{Session, Stage};
 use crate::source::ImportSource;
@@ -31,7 +31,7 @@ pub struct ImportRequest {
 
 impl Catalogue {
     /// Refuses a name that is taken.
-    pub(crate) fn check_free(&self, name: &Name) -> Result<(), CatalogueError> {
+    pub(crate) fn check_free(&self, name: &impl TemplateName) -> Result<(), CatalogueError> {
         if self.contains(name) {
             return Err(CatalogueError::Exists {
                 name: name.to_string(),
@@ -43,7 +43,7 @@ impl Catalogue {
     /// Locks out removal of contents, waiting for one that runs.
     pub(crate) fn lock_for_adding(
         &self,
-        name: &Name,
+        name: &impl TemplateName,
         session: Session<'_>,
     ) -> Result<lock::Lock, ImportError> {
         lock::shared(self, || !session.cancel.is_cancelled()).map_err(|error| match error {
@@ -57,12 +57,12 @@ impl Catalogue {
     /// Begins to read a tree. The caller holds the lock of [`Catalogue::lock_for_adding`].
     pub(crate) fn ingest<'a>(
         &self,
-        name: &Name,
+        name: &impl TemplateName,
         source: &Path,
         session: Session<'a>,
     ) -> Result<Ingest<'a>, ImportError> {
         let store = Store::open(&self.directory)?;
-        Ok(Ingest::new(store, name.as_str(), source, session))
+        Ok(Ingest::new(store, &name.to_string(), source, session))
     }
 
     /// Imports a tree as a template. Blocks for seconds: call it where that is allowed.
@@ -113,7 +113,7 @@ impl Catalogue {
 pub(crate) fn finish(
     catalogue: &Catalogue,
     staging: &Staging,
-    name: &Name,
+    name: &impl TemplateName,
     mut ingest: Ingest<'_>,
     source: Source,
 ) -> Result<Manifest, ImportError> {
@@ -134,7 +134,10 @@ pub(crate) fn finish(
     let image = image::write(filesystem)?;
     let object = store::write_image(&catalogue.directory, &image.bytes)?;
     let manifest = Manifest {
-        format: FORMAT,
+        format: match source {
+            Source::Applications { .. } => FORMAT,
+            _ => FORMAT_BARE,
+        },
         name: name.to_string(),
         version: image.sha256.clone(),
         created_unix_seconds: SystemTime::now()
@@ -187,7 +190,11 @@ fn write_entry(
 }
 
 /// Gives a finished entry its name. The one step that makes a template.
-fn publish(catalogue: &Catalogue, entry: &Path, name: &Name) -> Result<(), CatalogueError> {
+fn publish(
+    catalogue: &Catalogue,
+    entry: &Path,
+    name: &impl TemplateName,
+) -> Result<(), CatalogueError> {
     let path = catalogue.entry(name);
     match rustix::fs::renameat_with(CWD, entry, CWD, &path, RenameFlags::NOREPLACE) {
         Ok(()) => {}

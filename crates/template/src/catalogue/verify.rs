@@ -3,9 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 
-use ve::Name;
-
-use super::{Catalogue, CatalogueError, IMAGE};
+use super::{Catalogue, CatalogueError, IMAGE, TemplateName};
 use crate::image;
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::session::{Progress, Session, Stage};
@@ -104,7 +102,11 @@ impl Catalogue {
     ///
     /// # Errors
     /// Fails if there is no such template or reading is refused. Damage is in the result.
-    pub fn verify(&self, name: &Name, session: Session<'_>) -> Result<Verification, VerifyError> {
+    pub fn verify(
+        &self,
+        name: &impl TemplateName,
+        session: Session<'_>,
+    ) -> Result<Verification, VerifyError> {
         session.stage(Stage::Verify);
         let manifest = self.get(name)?;
         let mut result = Verification::default();

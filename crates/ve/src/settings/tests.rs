@@ -140,6 +140,7 @@ fn what_is_shown_of_a_ve_can_be_set_again() {
         id: crate::VeId::new(100).unwrap(),
         name: crate::Name::new("a").unwrap(),
         template: crate::Name::new("t").unwrap(),
+        applications: std::collections::BTreeMap::new(),
         template_version: String::new(),
         hostname: String::new(),
         addresses: Vec::new(),

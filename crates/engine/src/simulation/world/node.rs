@@ -5,16 +5,18 @@ use std::net::IpAddr;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bytes, Exit, Limits, Name, Spec, VeId};
+use ve::{Bytes, Exit, Limits, Name, Options, Spec, Stack, VeId};
 
 use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running, Sweep};
-use crate::request::TemplateRequest;
+use crate::request::{StackBuild, TemplateRequest};
 
 use super::{Dump, FakeNode, Init, Sleeper, World};
 
 impl Mechanisms for FakeNode {
-    fn template_version(&self, name: &Name) -> Result<Option<String>, Fault> {
-        Ok((name.as_str() == "debian").then(|| "1".to_owned()))
+    fn template_version(&self, stack: &Stack) -> Result<Option<String>, Fault> {
+        let there = self.world().stacks.contains(&stack.to_string());
+        let bare = stack.to_string() == "debian";
+        Ok((there || bare).then(|| "1".to_owned()))
     }
 
     fn template_work(&self, _: &TemplateRequest, sink: &dyn ProgressSink) -> Result<(), Fault> {
@@ -25,8 +27,69 @@ impl Mechanisms for FakeNode {
         call.end(())
     }
 
-    fn template_remove(&self, _: &Name) -> Result<(), Fault> {
-        self.begin(None, "template_remove")?.end(())
+    fn template_remove(&self, stack: &Stack) -> Result<(), Fault> {
+        let call = self.begin(None, "template_remove")?;
+        self.world().stacks.remove(&stack.to_string());
+        call.end(())
+    }
+
+    fn options_check(&self, _: &Stack, _: &Options) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn recipe_check(&self, _: &StackBuild) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn stack_install(
+        &self,
+        sandbox: &VeRecord,
+        build: &StackBuild,
+        sink: &dyn ProgressSink,
+    ) -> Result<(), Fault> {
+        let id = sandbox.spec.id;
+        let call = self.begin(Some(id), "stack_install")?;
+        let mut world = self.world();
+        if !world.inits.contains_key(&id) {
+            world.violation(format!("{} is built in no sandbox", build.stack));
+        }
+        drop(world);
+        call.middle()?;
+        if sink.cancelled() {
+            return Err(crate::plan::cancelled());
+        }
+        call.end(())
+    }
+
+    fn stack_keep(
+        &self,
+        sandbox: &VeRecord,
+        build: &StackBuild,
+        _: &dyn ProgressSink,
+    ) -> Result<(), Fault> {
+        let id = sandbox.spec.id;
+        let call = self.begin(Some(id), "stack_keep")?;
+        let mut world = self.world();
+        if world.inits.contains_key(&id) || !world.areas.contains_key(&id) {
+            world.violation(format!("{} is kept while it changes", build.stack));
+        }
+        drop(world);
+        call.middle()?;
+        self.world().stacks.insert(build.stack.to_string());
+        call.end(())
+    }
+
+    fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault> {
+        let call = self.begin(None, "stacks_collect")?;
+        let used: BTreeSet<_> = used.iter().map(ToString::to_string).collect();
+        let several = |stack: &String| stack.matches('+').count() > 1;
+        (self.world().stacks).retain(|stack| used.contains(stack) || !several(stack));
+        call.end(())
+    }
+
+    fn applications(&self) -> Result<BTreeSet<Stack>, Fault> {
+        let stacks = self.world().stacks.clone().into_iter();
+        Ok(stacks.filter_map(|stack| stack.parse().ok()).collect())
     }
 
     fn address_check(&self, _: IpAddr) -> Result<(), Fault> {
