@@ -4,7 +4,7 @@
 //! /usr/local/lib/vessel/         the programs and CRIU's plugin, which look for each other there
 //! /usr/local/bin/vessel          links to the programs
 //! /usr/local/sbin/vesseld
-//! /usr/local/share/              completion for bash, manual pages
+//! /usr/local/share/              recipes of applications, completion for bash, manual pages
 //! /etc/systemd/system/           the node as a service, and its end before the host's
 //! ```
 //!
@@ -37,6 +37,9 @@ const UNITS: [&str; 2] = [
     "bin/vesseld/vessel-shutdown.service",
 ];
 const UNITS_FOLDER: &str = "etc/systemd/system";
+
+/// Recipes: where they lie here, and there.
+const RECIPES: [&str; 2] = ["recipes", "usr/local/share/vessel/recipes"];
 
 const COMPLETION: &str = "usr/local/share/bash-completion/completions/vessel";
 const MANUAL: &str = "usr/local/share/man/man1";
@@ -88,13 +91,9 @@ pub(crate) fn install(workspace: &Workspace, root: &Path) -> Result<usize> {
     }
     let share = workspace.target().join("share");
     installed.copy(&share.join("completions/vessel.bash"), COMPLETION, 0o644)?;
-    let pages = share.join("man");
-    let found = fs::read_dir(&pages).with_context(|| format!("no {}", pages.display()))?;
-    for page in found {
-        let page = page.with_context(|| format!("cannot list {}", pages.display()))?;
-        let place = format!("{MANUAL}/{}", page.file_name().display());
-        installed.copy(&page.path(), &place, 0o644)?;
-    }
+    installed.copy_all(&share.join("man"), MANUAL)?;
+    let [here, there] = RECIPES;
+    installed.copy_all(&workspace.root().join(here), there)?;
     installed.finish()
 }
 
@@ -113,7 +112,10 @@ pub(crate) fn remove(arguments: &[String]) -> Result<()> {
     }
     gone(&list)?;
     // Refused while something else is in it.
-    let _ = fs::remove_dir(root.join(PROGRAMS));
+    let [_, recipes] = RECIPES;
+    for folder in [PROGRAMS, recipes, "usr/local/share/vessel"] {
+        let _ = fs::remove_dir(root.join(folder));
+    }
     println!("{} files are gone", text.lines().count());
     Ok(())
 }
@@ -157,6 +159,16 @@ impl Installed {
         fs::set_permissions(&new, fs::Permissions::from_mode(mode))
             .with_context(|| format!("cannot set the mode of {}", new.display()))?;
         fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn copy_all(&mut self, from: &Path, place: &str) -> Result<()> {
+        let found = fs::read_dir(from).with_context(|| format!("no {}", from.display()))?;
+        for file in found {
+            let file = file.with_context(|| format!("cannot list {}", from.display()))?;
+            let place = format!("{place}/{}", file.file_name().display());
+            self.copy(&file.path(), &place, 0o644)?;
+        }
+        Ok(())
     }
 
     fn link(&mut self, place: &str, target: &str) -> Result<()> {

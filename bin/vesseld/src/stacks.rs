@@ -300,7 +300,8 @@ fn stacks(host: &Host) -> Result<BTreeSet<Stack>, Fault> {
 pub(crate) fn find_recipe(host: &Host, name: &Name) -> Result<Option<String>, Fault> {
     let program = std::env::current_exe().ok();
     let folder = program.as_deref().and_then(Path::parent);
-    let beside = ["../share/vessel/recipes", "../../recipes"];
+    // As installed, and as built in a clone.
+    let beside = ["../../share/vessel/recipes", "../../recipes"];
     let shipped = beside
         .into_iter()
         .filter_map(|path| Some(folder?.join(path)));
