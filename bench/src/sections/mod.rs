@@ -1,9 +1,11 @@
 //! What can be measured, each for itself.
 
+mod bombs;
 mod boot;
 mod crowd;
 mod density;
 mod life;
+mod walls;
 mod web;
 
 use anyhow::Result;
@@ -48,6 +50,18 @@ pub(crate) const SECTIONS: &[Section] = &[
         title: "nginx: answers per second and processor time a request",
         needs_debian: true,
         measure: web::measure,
+    },
+    Section {
+        name: "walls",
+        title: "what the system call filter and the VE's own /proc cost",
+        needs_debian: true,
+        measure: walls::measure,
+    },
+    Section {
+        name: "bombs",
+        title: "a neighbour's answers while a VE does its worst",
+        needs_debian: true,
+        measure: bombs::measure,
     },
     Section {
         name: "density",

@@ -234,6 +234,5 @@ fn every_set_takes_effect_within_a_tenth_of_a_second(node: &mut Node) -> Result<
         late.is_empty(),
         "later than {PROMISED:?}: {late:?}\n{table}"
     );
-    println!("{table}");
     Ok(())
 }
