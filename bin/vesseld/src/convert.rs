@@ -65,6 +65,7 @@ pub(crate) fn limits(limits: &ve::Limits) -> Limits {
         memory_swap: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes.map(u64::from),
         files_limit: limits.files.map(u64::from),
+        disk_guarantee: limits.disk_guarantee.map(Bytes::get),
         disk_limit: limits.disk.map(Bytes::get),
         io_share: limits.io_share,
         io_read_limit: limits.io_read.map(Bytes::get),

@@ -287,7 +287,10 @@ impl Daemon {
             .spawn(move || {
                 metering::run(
                     || metered.up_if_prepared(),
-                    |up, current| up.alerts.look(up, current),
+                    |up, current| {
+                        up.host.space_deal();
+                        up.alerts.look(up, current);
+                    },
                 );
             })?;
         std::thread::Builder::new()

@@ -22,6 +22,7 @@ use crate::guard::Guard;
 use crate::launcher::Launcher;
 use crate::metering::Metering;
 use crate::shaper::Shaper;
+use crate::space::Space;
 
 /// Size of each of the two files of a console's log.
 pub(crate) const CONSOLE_LOG_BYTES_MAX: u64 = 512 << 10;
@@ -43,6 +44,7 @@ pub(crate) struct Host {
     /// Where this kernel has what it takes.
     pub(crate) fast_path: Option<Arc<FastPath>>,
     pub(crate) contents: Contents,
+    pub(crate) space: Space,
     netlink: Mutex<Netlink>,
     /// The largest packet that leaves the node whole, as last looked at; 0 where none leaves it.
     mtu: AtomicU32,
@@ -120,6 +122,7 @@ impl Host {
             shaper: Shaper::default(),
             fast_path,
             contents: Contents::default(),
+            space: Space::default(),
             netlink: Mutex::new(netlink),
             mtu: AtomicU32::new(mtu.unwrap_or_default()),
         };

@@ -45,6 +45,10 @@ impl Host {
                  the next start"
                     .to_owned(),
             ),
+            Key::DiskGuarantee => match self.pool.space_undivisible() {
+                Some(why) => Support::None(why.to_owned()),
+                None => Support::Full,
+            },
             Key::IoShare => {
                 Support::None("this version does not know how".to_owned())
             }
@@ -64,10 +68,8 @@ impl Host {
             ))
             .of_kind(FailureKind::Resources)
         });
-        if let Err(fault) = self.shape_divide(division)
-            && first.is_ok()
-        {
-            first = Err(fault);
+        for divided in [self.shape_divide(division), self.space_divide(division)] {
+            first = first.and(divided);
         }
         for (id, weight) in &division.cpu_weights {
             match self.groups.ve(*id).set_cpu_weight(*weight) {
@@ -114,6 +116,7 @@ impl Host {
         let disk = limits.disk.map(Bytes::get);
         let limited = self.pool.private_limit_set(id, disk);
         limited.map_err(|error| pool_fault(&error))?;
+        self.space_promise(id, limits)?;
         if running {
             self.shape(id, limits)?;
             self.group_limits_apply(id, limits)?;

@@ -26,6 +26,7 @@ mod passwords;
 mod records;
 mod shaper;
 mod sleep;
+mod space;
 mod stacks;
 mod teardown;
 mod templates;

@@ -147,7 +147,8 @@ impl Engine {
     fn admit_limits(&self, before: &VeRecord, wanted: &Limits) -> Result<(), Failure> {
         let (id, inner) = (before.spec.id, &self.inner);
         policy::limits::consistent(wanted)?;
-        if wanted.disk != before.spec.limits.disk {
+        let old = &before.spec.limits;
+        if wanted.disk != old.disk || wanted.disk_guarantee != old.disk_guarantee {
             inner.promise_disk(id, wanted)?;
         }
         if before.run.is_some() {

@@ -60,9 +60,17 @@ impl Ledger {
         Ok(())
     }
 
-    fn promise_disk(&self, id: VeId, wanted: &Limits) -> Result<(), AdmissionDenied> {
+    /// Enters what a VE is to hold of the pool, beside what it holds already.
+    fn promise_disk(&mut self, id: VeId, wanted: &Limits) -> Result<(), AdmissionDenied> {
         let held = self.holdings.get(&id).map(|holding| &holding.limits);
-        self.node.admit_disk(wanted, held, &self.others(id, false))
+        self.node
+            .admit_disk(wanted, held, &self.others(id, false))?;
+        if let Some(holding) = self.holdings.get_mut(&id) {
+            let either = admission::either(&holding.limits, wanted);
+            holding.limits.disk_guarantee = either.disk_guarantee;
+            holding.limits.disk = either.disk;
+        }
+        Ok(())
     }
 
     fn note(&mut self, record: &VeRecord) {
@@ -99,10 +107,22 @@ impl Ledger {
             cpu_weights,
             memory_guaranteed,
             memory_for_ves: self.node.memory_for_ves(),
+            disk_guarantees: self.disk_guarantees(),
+            disk_reserve: self.node.disk_reserve(),
             network_guaranteed: running()
                 .any(|(_, holding)| holding.limits.network_guarantee.is_some()),
             network_for_ves: self.node.network_for_ves(),
         }
+    }
+}
+
+impl Ledger {
+    fn disk_guarantees(&self) -> BTreeMap<VeId, (Bytes, Option<Bytes>)> {
+        let guarantee = |(id, holding): (&VeId, &Holding)| {
+            let limits = &holding.limits;
+            Some((*id, (limits.disk_guarantee?, limits.disk)))
+        };
+        self.holdings.iter().filter_map(guarantee).collect()
     }
 }
 

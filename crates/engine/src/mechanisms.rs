@@ -60,6 +60,10 @@ pub struct Division {
     pub memory_guaranteed: Bytes,
     /// What VEs may use of it, together.
     pub memory_for_ves: Bytes,
+    /// Guarantees of space in the pool, each with the VE's limit, of all VEs that have one.
+    pub disk_guarantees: BTreeMap<VeId, (Bytes, Option<Bytes>)>,
+    /// What VEs together do not use of the pool while one has one.
+    pub disk_reserve: Bytes,
     /// Whether a running VE is guaranteed a part of the way to other networks.
     pub network_guaranteed: bool,
     /// What VEs may use of that together while one is, if the node knows how fast it is.

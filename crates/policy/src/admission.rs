@@ -77,6 +77,8 @@ pub enum AdmissionDenied {
 const RESERVE_PARTS: u64 = 20;
 const CPU_RESERVE_MIN: u64 = 100;
 const MEMORY_RESERVE_MIN: u64 = 256 << 20;
+/// A template and the file system's own records.
+const DISK_RESERVE_MIN: u64 = 256 << 20;
 
 impl NodeCapacity {
     /// Processor time that the node keeps for itself.
@@ -94,6 +96,14 @@ impl NodeCapacity {
         let own = (self.has.memory.get() / RESERVE_PARTS).max(MEMORY_RESERVE_MIN);
         let chosen = self.resources.memory_reserve.unwrap_or(Bytes::new(own));
         chosen.min(self.has.memory)
+    }
+
+    /// Space in the pool that the node keeps for itself.
+    #[must_use]
+    pub fn disk_reserve(&self) -> Bytes {
+        let own = (self.has.disk.get() / RESERVE_PARTS).max(DISK_RESERVE_MIN);
+        let chosen = self.resources.disk_reserve.unwrap_or(Bytes::new(own));
+        chosen.min(self.has.disk)
     }
 
     /// What the node keeps for itself of its way to other networks.
@@ -172,7 +182,8 @@ impl NodeCapacity {
         memory.admit(wanted, held, others)
     }
 
-    /// Decides whether a VE may take up to its `disk.limit` of the pool beside `others` that exist.
+    /// Decides whether a VE may be guaranteed its `disk.guarantee`, and may take up to its `disk.limit`, of
+    /// the pool beside `others` that exist.
     ///
     /// # Errors
     /// With the arithmetic.
@@ -182,6 +193,19 @@ impl NodeCapacity {
         held: Option<&Limits>,
         others: &[&Limits],
     ) -> Result<(), AdmissionDenied> {
+        let guarantee = |limits: &Limits| limits.disk_guarantee.map_or(0, Bytes::get);
+        Sale {
+            key: Key::DiskGuarantee,
+            has: self.has.disk.get(),
+            reserve: self.disk_reserve().get(),
+            buyer: "VE",
+            show: &readable,
+        }
+        .admit(
+            guarantee(wanted),
+            held.map_or(0, guarantee),
+            others.iter().map(|other| guarantee(other)),
+        )?;
         let disk = Resold {
             key: Key::DiskLimit,
             factor: self.resources.disk_overcommit,
@@ -208,6 +232,7 @@ impl NodeCapacity {
             key: Key::CpuGuarantee,
             has: u64::from(self.has.cpu.thousandths()),
             reserve: u64::from(self.cpu_reserve().thousandths()),
+            buyer: "running VE",
             show: &show,
         }
         .admit(
@@ -228,6 +253,7 @@ impl NodeCapacity {
             key: Key::MemoryGuarantee,
             has: self.has.memory.get(),
             reserve: self.memory_reserve().get(),
+            buyer: "running VE",
             show: &readable,
         }
         .admit(
@@ -253,6 +279,7 @@ impl NodeCapacity {
             key,
             has: capacity.ok_or(AdmissionDenied::Unknown { key })?.get(),
             reserve: self.network_reserve().get(),
+            buyer: "running VE",
             show: &|value| Bits::new(value).to_string(),
         }
         .admit(
@@ -312,6 +339,7 @@ pub fn either(old: &Limits, new: &Limits) -> Limits {
         cpu_guarantee: old.cpu_guarantee.max(new.cpu_guarantee),
         memory_guarantee: old.memory_guarantee.max(new.memory_guarantee),
         network_guarantee: old.network_guarantee.max(new.network_guarantee),
+        disk_guarantee: old.disk_guarantee.max(new.disk_guarantee),
         cpu: more(old.cpu, new.cpu),
         memory: more(old.memory, new.memory),
         disk: more(old.disk, new.disk),
@@ -328,6 +356,8 @@ struct Sale<'a> {
     key: Key,
     has: u64,
     reserve: u64,
+    /// Who holds what is sold, in words.
+    buyer: &'static str,
     show: &'a dyn Fn(u64) -> String,
 }
 
@@ -345,7 +375,7 @@ impl Sale<'_> {
         }
         let show = self.show;
         let (free, has, reserve) = (show(free), show(self.has), show(self.reserve));
-        let others = others_in_words(others.filter(|sold| *sold > 0).count(), "running VE");
+        let others = others_in_words(others.filter(|sold| *sold > 0).count(), self.buyer);
         let sold = show(sold);
         Err(AdmissionDenied::Guarantee {
             key: self.key,

@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod alert;
 pub mod allocation;
+pub mod disk;
 pub mod growth;
 pub mod limits;
 pub mod memory;
@@ -20,6 +21,7 @@ pub mod weights;
 
 pub use admission::{AdmissionDenied, Capacity, NodeCapacity};
 pub use allocation::{first_free_address, first_free_id};
+pub use disk::{DiskClaim, DiskDivision, divide_disk};
 pub use growth::{GrowthDecision, GrowthRules, GrowthStep, Hindrance, Strain};
 pub use limits::{InUse, LimitDenied};
 pub use memory::{Before, MemoryClaim, MemoryDivision, Reach, Room, divide_memory};

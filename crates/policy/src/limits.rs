@@ -100,6 +100,8 @@ pub fn consistent(limits: &Limits) -> Result<(), LimitDenied> {
         *memory,
     )?;
     growth_consistent(limits)?;
+    let guarantee = limits.disk_guarantee;
+    within(Key::DiskGuarantee, guarantee, Key::DiskLimit, limits.disk)?;
     let guarantee = limits.network_guarantee;
     within(
         Key::NetworkGuarantee,
@@ -355,6 +357,10 @@ mod tests {
             (
                 &["memory.burst=1G"],
                 "memory.burst: 1G needs a memory.limit to go beyond",
+            ),
+            (
+                &["disk.guarantee=2G", "disk.limit=1G"],
+                "disk.guarantee: 2G is more than disk.limit, which is 1G",
             ),
             (
                 &["network.guarantee=2Mbit", "network.limit=1Mbit"],

@@ -43,6 +43,8 @@ pub struct Limits {
     pub processes: Option<u32>,
     /// Open files of each process.
     pub files: Option<u32>,
+    /// Space in the pool that nobody else takes, whether the VE runs or not.
+    pub disk_guarantee: Option<Bytes>,
     /// Space in the pool, for everything that the VE changed.
     pub disk: Option<Bytes>,
     /// Weight against the other VEs when the pool's disk is busy: 1 to 10,000, usually 100.

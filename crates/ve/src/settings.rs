@@ -59,6 +59,8 @@ pub enum Setting {
     ProcessesLimit(Option<u32>),
     /// Open files of each process; `None` lifts the limit.
     FilesLimit(Option<u32>),
+    /// Space in the pool that nobody else takes; `None` is no promise.
+    DiskGuarantee(Option<Bytes>),
     /// Space in the pool; `None` lifts the limit.
     DiskLimit(Option<Bytes>),
     /// Weight at the disk, 1 to 10,000; `None` is the default of 100.
@@ -215,6 +217,7 @@ impl Setting {
             Key::MemorySwap => Self::MemorySwap(bytes(Bytes::new(0))?),
             Key::ProcessesLimit => Self::ProcessesLimit(count(1, PROCESSES_MAX)?),
             Key::FilesLimit => Self::FilesLimit(count(FILES_MIN, FILES_MAX)?),
+            Key::DiskGuarantee => Self::DiskGuarantee(bytes(DISK_MIN)?),
             Key::DiskLimit => Self::DiskLimit(bytes(DISK_MIN)?),
             Key::IoShare => Self::IoShare(share()?),
             Key::IoReadLimit => Self::IoReadLimit(bytes_rate()?),
@@ -266,6 +269,7 @@ impl Setting {
             Self::MemorySwap(_) => Key::MemorySwap,
             Self::ProcessesLimit(_) => Key::ProcessesLimit,
             Self::FilesLimit(_) => Key::FilesLimit,
+            Self::DiskGuarantee(_) => Key::DiskGuarantee,
             Self::DiskLimit(_) => Key::DiskLimit,
             Self::IoShare(_) => Key::IoShare,
             Self::IoReadLimit(_) => Key::IoReadLimit,
@@ -309,6 +313,7 @@ impl Setting {
                 | Self::MemorySwap(None)
                 | Self::ProcessesLimit(None)
                 | Self::FilesLimit(None)
+                | Self::DiskGuarantee(None)
                 | Self::DiskLimit(None)
                 | Self::IoShare(None)
                 | Self::IoReadLimit(None)

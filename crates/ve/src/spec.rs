@@ -88,6 +88,7 @@ impl Spec {
             Setting::MemorySwap(value) => self.limits.memory_swap = value,
             Setting::ProcessesLimit(value) => self.limits.processes = value,
             Setting::FilesLimit(value) => self.limits.files = value,
+            Setting::DiskGuarantee(value) => self.limits.disk_guarantee = value,
             Setting::DiskLimit(value) => self.limits.disk = value,
             Setting::IoShare(value) => self.limits.io_share = value,
             Setting::IoReadLimit(value) => self.limits.io_read = value,

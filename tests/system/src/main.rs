@@ -40,6 +40,7 @@ mod metering;
 mod network;
 mod refusals;
 mod sleep;
+mod space;
 mod templates;
 mod view;
 
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         guarantees::TESTS,
         bandwidth::TESTS,
         growth::TESTS,
+        space::TESTS,
         alerts::TESTS,
         bulk::TESTS,
         refusals::TESTS,

@@ -210,7 +210,7 @@ Examples:
 Keys: cpu.reserve and memory.reserve (kept for the node itself: never guaranteed to VEs; by itself a \
 twentieth), network.capacity (how fast the way to other networks is, each direction: without it \
 network.guarantee is refused), network.reserve (of it; all VEs together use no more than the rest while one \
-is guaranteed a part), cpu.overcommit, memory.overcommit and disk.overcommit (how \
+is guaranteed a part), disk.reserve (of the pool, likewise), cpu.overcommit, memory.overcommit and disk.overcommit (how \
 much the limits of VEs may sum up to, as a multiple of what there is for VEs; normally without bound).
 
 What would break a guarantee of a running VE is refused, whole. `KEY=` takes a key back to its default.")]

@@ -302,6 +302,7 @@ Keys, each to be taken away with `none`:
   memory.grow.give-back       a step goes back when it was not needed for so long: 10m; usually never
   processes.limit             processes and threads
   files.limit                 open files of each process, at most
+  disk.guarantee              space in the pool that nobody else takes: 10G
   disk.limit                  everything that the VE changed: 10G
   io.read.limit, io.write.limit
                               bytes per second: 10M

@@ -127,6 +127,7 @@ pub(super) fn limits(limits: &Limits) -> Vec<(&'static str, Option<String>)> {
         ("memory.swap", size(limits.memory_swap)),
         ("processes.limit", number(limits.processes_limit)),
         ("files.limit", number(limits.files_limit)),
+        ("disk.guarantee", size(limits.disk_guarantee)),
         ("disk.limit", size(limits.disk_limit)),
         ("io.share", weight(limits.io_share)),
         ("io.read.limit", size(limits.io_read_limit)),
@@ -270,7 +271,8 @@ mod tests {
             "cpu.set": "0", "memory.guarantee": 1, "memory.limit": 1, "memory.burst": 1,
             "memory.grow.ceiling": 1, "memory.grow.step": 1, "memory.grow.threshold": 1,
             "memory.grow.cooldown": 1, "memory.grow.give-back": 1,
-            "memory.swap": 1, "processes.limit": 1, "files.limit": 1, "disk.limit": 1, "io.share": 1,
+            "memory.swap": 1, "processes.limit": 1, "files.limit": 1, "disk.guarantee": 1, "disk.limit": 1,
+            "io.share": 1,
             "io.read.limit": 1, "io.write.limit": 1, "io.read.ops": 1, "io.write.ops": 1,
             "network.guarantee": 1, "network.limit": 1, "network.burst": 1,
         });

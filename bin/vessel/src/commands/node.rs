@@ -129,12 +129,25 @@ pub(super) fn show(context: &Context, node: &NodeStatus) -> Outcome {
         .try_for_each(|line| context.out.line(line))
 }
 
+fn guaranteed(sold: String, whole: String, reserve: String) -> String {
+    format!("{sold} of {whole}, {reserve} reserved for the node")
+}
+
+fn network(node: &NodeStatus) -> String {
+    let (has, sold, reserve) = (&node.capacity, &node.sold, &node.reserve);
+    match (has.network_bits_per_second, reserve.network_bits_per_second) {
+        (Some(whole), reserve) => guaranteed(
+            human::bits_per_second(sold.network_guarantee_bits_per_second),
+            human::bits_per_second(whole),
+            human::bits_per_second(reserve.unwrap_or_default()),
+        ),
+        (None, _) => "nothing: `vessel node set network.capacity=RATE`".to_owned(),
+    }
+}
+
 /// What the node has, keeps for itself and has sold.
 fn resources(node: &NodeStatus) -> Vec<(&'static str, String)> {
     let (has, sold, reserve) = (&node.capacity, &node.sold, &node.reserve);
-    let guaranteed = |sold: String, whole: String, reserve: String| {
-        format!("{sold} of {whole}, {reserve} reserved for the node")
-    };
     let limits = |sum: String, overcommit: Option<f64>| match overcommit {
         Some(factor) => format!("{sum}, overcommitment {}", human::cores(factor)),
         None => sum,
@@ -172,6 +185,14 @@ fn resources(node: &NodeStatus) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "disk guaranteed",
+            guaranteed(
+                human::bytes(sold.disk_guarantee_bytes),
+                human::bytes(has.disk_bytes),
+                human::bytes(reserve.disk_bytes),
+            ),
+        ),
+        (
             "disk limits",
             limits(
                 format!(
@@ -183,18 +204,27 @@ fn resources(node: &NodeStatus) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
-    lines.push((
-        "network guaranteed",
-        match (has.network_bits_per_second, reserve.network_bits_per_second) {
-            (Some(whole), reserve) => guaranteed(
-                human::bits_per_second(sold.network_guarantee_bits_per_second),
-                human::bits_per_second(whole),
-                human::bits_per_second(reserve.unwrap_or_default()),
-            ),
-            (None, _) => "nothing: `vessel node set network.capacity=RATE`".to_owned(),
-        },
-    ));
+    lines.push(("network guaranteed", network(node)));
     lines
+}
+
+/// What VEs may take if all take what they may.
+fn limits_of_ves(pool: &PoolStatus) -> String {
+    let sum = human::bytes(pool.limits_bytes);
+    match pool.unlimited_ves {
+        0 => sum,
+        1 => format!("{sum}, and 1 VE without a limit"),
+        count => format!("{sum}, and {count} VEs without a limit"),
+    }
+}
+
+fn below(pool: &PoolStatus) -> String {
+    match (pool.allocated_bytes, pool.disk_free_bytes) {
+        (Some(taken), Some(free)) => {
+            format!("{} taken, {} free", human::bytes(taken), human::bytes(free))
+        }
+        _ => "all of it".to_owned(),
+    }
 }
 
 fn show_pool(context: &Context, pool: &PoolStatus) -> Outcome {
@@ -207,6 +237,9 @@ fn show_pool(context: &Context, pool: &PoolStatus) -> Outcome {
         ("size", human::bytes(pool.size_bytes)),
         ("used", human::bytes(pool.used_bytes)),
         ("free", human::bytes(pool.free_bytes)),
+        ("guaranteed to VEs", human::bytes(pool.guaranteed_bytes)),
+        ("limits of VEs", limits_of_ves(pool)),
+        ("on the disk below", below(pool)),
         ("saved on disk", human::bytes(pool.saved_disk_bytes)),
         ("saved in memory", human::bytes(pool.saved_memory_bytes)),
         (

@@ -46,6 +46,7 @@ pub(super) fn reserve(node: &NodeCapacity) -> Reserve {
     Reserve {
         cpu_cores: cores(node.cpu_reserve()),
         memory_bytes: node.memory_reserve().get(),
+        disk_bytes: node.disk_reserve().get(),
         network_bits_per_second: known.then(|| node.network_reserve().get()),
     }
 }
@@ -78,6 +79,7 @@ pub(super) fn sold(up: &Up) -> Sold {
         cpu_limit_cores: total_cores(true, &|limits| limits.cpu),
         memory_guarantee_bytes: sum(false, &|limits| limits.memory_guarantee.map(Bytes::get)),
         memory_limit_bytes: sum(true, &|limits| limits.memory_now().map(Bytes::get)),
+        disk_guarantee_bytes: sum(true, &|limits| limits.disk_guarantee.map(Bytes::get)),
         disk_limit_bytes: sum(true, &|limits| limits.disk.map(Bytes::get)),
         network_guarantee_bits_per_second: sum(false, &|limits| {
             limits.network_guarantee.map(Bits::get)

@@ -190,6 +190,23 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
         )
     });
     let warnings = host.pool.warnings().iter().map(ToString::to_string);
+    let sold = resources::sold(up);
+    let unlimited = records
+        .iter()
+        .filter(|record| record.spec.limits.disk.is_none())
+        .count();
+    // The node promised by the pool's size; templates beyond the reserve, and a disk below that others
+    // fill, break that.
+    let areas = host.pool.private_usages().unwrap_or_default();
+    let areas: u64 = areas.into_iter().map(|(_, bytes)| bytes).sum();
+    let kept = areas.saturating_add(usage.free_bytes);
+    let broken = (sold.disk_guarantee_bytes > kept).then(|| {
+        format!(
+            "VEs are guaranteed more than the pool has for them, which is {}: remove templates, free the \
+             disk below the pool, or lower `disk.guarantee` of some",
+            ve::Bytes::new(kept >> 20 << 20)
+        )
+    });
     Ok(PoolStatus {
         kind: match host.config.pool {
             PoolConfig::Loop { .. } => PoolKind::Loop,
@@ -200,12 +217,18 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
         size_bytes: usage.size_bytes,
         used_bytes: usage.used_bytes,
         free_bytes: usage.free_bytes,
+        guaranteed_bytes: sold.disk_guarantee_bytes,
+        limits_bytes: sold.disk_limit_bytes,
+        unlimited_ves: u32::try_from(unlimited).unwrap_or(u32::MAX),
+        allocated_bytes: usage.backing.map(|backing| backing.allocated_bytes),
+        disk_free_bytes: usage.backing.map(|backing| backing.disk_free_bytes),
         saved_disk_bytes: saved.disk,
         saved_memory_bytes: saved.memory,
         healthy: health.problems.is_empty() && !health.read_only,
         warnings: warnings
             .chain(health.problems.iter().map(ToString::to_string))
             .chain(strangers)
+            .chain(broken)
             .collect(),
     })
 }

@@ -30,6 +30,21 @@ pub struct PoolStatus {
     pub used_bytes: u64,
     /// What is free for VEs.
     pub free_bytes: u64,
+    /// Sum of `disk.guarantee` of all VEs.
+    #[serde(default)]
+    pub guaranteed_bytes: u64,
+    /// Sum of `disk.limit` of all VEs: what they may take if all take what they may.
+    #[serde(default)]
+    pub limits_bytes: u64,
+    /// VEs without `disk.limit`, which may take what is free.
+    #[serde(default)]
+    pub unlimited_ves: u32,
+    /// What a pool on a sparse file takes of the disk below; absent for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated_bytes: Option<u64>,
+    /// What that disk has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_free_bytes: Option<u64>,
     /// Space that VEs would take more if each had its own copy of its template's files.
     pub saved_disk_bytes: u64,
     /// Page cache that VEs would take more if each had its own copy of its template's files.
@@ -64,6 +79,9 @@ pub struct Reserve {
     pub cpu_cores: f64,
     /// Memory, which VEs together never use.
     pub memory_bytes: u64,
+    /// Space in the pool, which VEs together never use while one is guaranteed some.
+    #[serde(default)]
+    pub disk_bytes: u64,
     /// Bits per second of its way to other networks; absent when its capacity is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_bits_per_second: Option<u64>,
@@ -95,6 +113,9 @@ pub struct Sold {
     pub memory_guarantee_bytes: u64,
     /// Sum of `memory.limit`.
     pub memory_limit_bytes: u64,
+    /// Sum of `disk.guarantee` of all VEs.
+    #[serde(default)]
+    pub disk_guarantee_bytes: u64,
     /// Sum of `disk.limit`.
     pub disk_limit_bytes: u64,
     /// Sum of `network.guarantee` of VEs that have processes.

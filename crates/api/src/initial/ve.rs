@@ -220,6 +220,13 @@ pub struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     pub files_limit: Option<u64>,
+    /// Space in the pool that nobody else takes, in bytes.
+    #[serde(
+        rename = "disk.guarantee",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub disk_guarantee: Option<u64>,
     /// Space of its private area in the pool, in bytes.
     #[serde(
         rename = "disk.limit",

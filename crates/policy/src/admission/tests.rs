@@ -142,6 +142,21 @@ fn disk_counts_every_ve() {
     );
 }
 
+#[test]
+fn space_is_guaranteed_to_ves_that_stand_still_too() {
+    let pool = node(1, "4G", &[]);
+    let other = limits(&["disk.guarantee=90G"]);
+    let denied = |wanted: &[&str]| pool.admit_disk(&limits(wanted), None, &[&other]);
+    assert_eq!(denied(&["disk.guarantee=5G"]), Ok(()));
+    assert_eq!(
+        denied(&["disk.guarantee=6G"]).unwrap_err().to_string(),
+        "disk.guarantee: 6G is asked for, and 5G is left: 100G less 5G for the node itself less 90G \
+         guaranteed to 1 other VE"
+    );
+    // Who is guaranteed nothing is not refused by others' guarantees.
+    assert_eq!(denied(&["disk.limit=100G"]), Ok(()));
+}
+
 /// A request in a history: which VE, and what it asks for.
 fn request() -> impl Strategy<Value = (usize, Limits, bool)> {
     let cores = prop::option::of((10_u32..5_000).prop_map(Cores::from_thousandths));

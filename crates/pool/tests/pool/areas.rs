@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use kernel::btrfs::{self, Access, QgroupId};
-use pool::{Full, PRIVATE_LIMIT_BYTES_MIN, Pool, PrivateError, Swept};
+use pool::{Full, PRIVATE_LIMIT_BYTES_MIN, Pool, PrivateError, Shares, Swept};
 
 use crate::fixture::{Folder, GIB, MIB, close, id, upper};
 
@@ -25,6 +25,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         the_least_limit_leaves_room_to_begin,
     ),
     ("limits_change_live", limits_change_live),
+    (
+        "what_is_guaranteed_nobody_else_takes",
+        what_is_guaranteed_nobody_else_takes,
+    ),
     (
         "removal_takes_nested_subvolumes_along",
         removal_takes_nested_subvolumes_along,
@@ -45,6 +49,65 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_work_directory_is_replaced", a_work_directory_is_replaced),
     ("a_full_pool_says_so", a_full_pool_says_so),
 ];
+
+/// Writes so many megabytes into a VE's area, and says how many fitted.
+fn fitted(pool: &Pool, number: u32, name: &str, mebibytes: usize) -> usize {
+    use std::io::Write as _;
+    let Ok(mut file) = fs::File::create(upper(pool, id(number)).join(name)) else {
+        return 0;
+    };
+    let block = vec![7; 1 << 20];
+    let blocks =
+        (0..mebibytes).take_while(|_| file.write_all(&block).is_ok() && file.sync_data().is_ok());
+    blocks.count()
+}
+
+fn what_is_guaranteed_nobody_else_takes() {
+    let folder = Folder::new();
+    let pool = folder.pool();
+    assert_eq!(pool.space_undivisible(), None);
+    for number in [100, 101, 102] {
+        pool.private_create(id(number), None).unwrap();
+    }
+    // What is there already counts.
+    assert_eq!(fitted(&pool, 101, "before", 30), 30);
+    let shares = |own: u64, common: u64| Shares {
+        own: [(id(100), own * MIB)].into(),
+        common: common * MIB,
+    };
+    pool.space_divide(&shares(60, 100)).unwrap();
+    pool.space_divide(&shares(60, 100)).unwrap();
+    let others = fitted(&pool, 101, "a", 200) + fitted(&pool, 102, "b", 200);
+    assert!((55..=70).contains(&others), "{others} of 70");
+    let own = fitted(&pool, 100, "c", 200);
+    assert!((50..=60).contains(&own), "{own} of 60");
+    // More for one is less for others, who keep what they have.
+    pool.space_divide(&shares(100, 60)).unwrap();
+    assert_eq!(fitted(&pool, 102, "d", 10), 0);
+    let more = fitted(&pool, 100, "e", 200);
+    assert!((30..=40).contains(&more), "{more} of 40");
+    // The limit holds besides.
+    pool.private_limit_set(id(100), Some(110 * MIB)).unwrap();
+    pool.space_divide(&shares(500, 60)).unwrap();
+    let limited = fitted(&pool, 100, "f", 200);
+    assert!((5..=15).contains(&limited), "{limited} of 10");
+    // Another is guaranteed something now, and one is gone.
+    pool.private_remove(id(101)).unwrap();
+    let other = Shares {
+        own: [(id(102), 300 * MIB)].into(),
+        common: 400 * MIB,
+    };
+    pool.space_divide(&other).unwrap();
+    let freed = fitted(&pool, 102, "g", 150);
+    assert_eq!(freed, 150);
+    pool.space_undivide().unwrap();
+    pool.space_undivide().unwrap();
+    assert_eq!(fitted(&pool, 102, "h", 200), 200);
+    for number in [100, 102] {
+        pool.private_remove(id(number)).unwrap();
+    }
+    close(&folder, pool);
+}
 
 fn group(number: u32) -> QgroupId {
     QgroupId::above(1, number)

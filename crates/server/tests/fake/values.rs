@@ -198,6 +198,11 @@ pub fn pool() -> PoolStatus {
         size_bytes: 40 << 30,
         used_bytes: 3 << 30,
         free_bytes: 36 << 30,
+        guaranteed_bytes: 10 << 30,
+        limits_bytes: 20 << 30,
+        unlimited_ves: 2,
+        allocated_bytes: Some(3 << 30),
+        disk_free_bytes: Some(100 << 30),
         saved_disk_bytes: 1_234_567_890,
         saved_memory_bytes: 345_678_901,
         healthy: true,
@@ -228,6 +233,7 @@ pub fn node(root: &str, ves: u32) -> NodeStatus {
         reserve: Reserve {
             cpu_cores: 0.1,
             memory_bytes: 1 << 30,
+            disk_bytes: 2 << 30,
             network_bits_per_second: Some(50_000_000),
         },
         overcommit: Overcommit {

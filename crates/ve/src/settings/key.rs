@@ -42,6 +42,8 @@ pub enum Key {
     ProcessesLimit,
     /// `files.limit`
     FilesLimit,
+    /// `disk.guarantee`
+    DiskGuarantee,
     /// `disk.limit`
     DiskLimit,
     /// `io.share`
@@ -80,7 +82,7 @@ pub enum Key {
 
 impl Key {
     /// Every key, in the order of tables.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::CpuGuarantee,
         Self::CpuLimit,
         Self::CpuBurst,
@@ -97,6 +99,7 @@ impl Key {
         Self::MemorySwap,
         Self::ProcessesLimit,
         Self::FilesLimit,
+        Self::DiskGuarantee,
         Self::DiskLimit,
         Self::IoShare,
         Self::IoReadLimit,
@@ -136,6 +139,7 @@ impl Key {
             Self::MemorySwap => "memory.swap",
             Self::ProcessesLimit => "processes.limit",
             Self::FilesLimit => "files.limit",
+            Self::DiskGuarantee => "disk.guarantee",
             Self::DiskLimit => "disk.limit",
             Self::IoShare => "io.share",
             Self::IoReadLimit => "io.read.limit",
@@ -211,6 +215,7 @@ impl Key {
             Self::MemorySwap => text(limits.memory_swap.as_ref()),
             Self::ProcessesLimit => text(limits.processes.as_ref()),
             Self::FilesLimit => text(limits.files.as_ref()),
+            Self::DiskGuarantee => text(limits.disk_guarantee.as_ref()),
             Self::DiskLimit => text(limits.disk.as_ref()),
             Self::IoShare => text(limits.io_share.as_ref()),
             Self::IoReadLimit => text(limits.io_read.as_ref()),

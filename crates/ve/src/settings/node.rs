@@ -23,6 +23,9 @@ pub struct NodeResources {
     pub cpu_overcommit: Option<Factor>,
     /// The same for memory.
     pub memory_overcommit: Option<Factor>,
+    /// Space in the pool that VEs together never use while one is guaranteed some: for templates, and for
+    /// what the file system itself needs. By itself a twentieth, and no less than 256 MiB.
+    pub disk_reserve: Option<Bytes>,
     /// The same for space in the pool, where VEs that do not run count, too.
     pub disk_overcommit: Option<Factor>,
     /// How fast the node's way to other networks is, each direction. Without it nothing of it can be
@@ -41,6 +44,8 @@ pub enum NodeKey {
     MemoryReserve,
     /// `memory.overcommit`
     MemoryOvercommit,
+    /// `disk.reserve`
+    DiskReserve,
     /// `disk.overcommit`
     DiskOvercommit,
     /// `network.capacity`
@@ -60,6 +65,8 @@ pub enum NodeSetting {
     MemoryReserve(Option<Bytes>),
     /// [`NodeResources::memory_overcommit`].
     MemoryOvercommit(Option<Factor>),
+    /// [`NodeResources::disk_reserve`].
+    DiskReserve(Option<Bytes>),
     /// [`NodeResources::disk_overcommit`].
     DiskOvercommit(Option<Factor>),
     /// [`NodeResources::network_capacity`].
@@ -75,11 +82,12 @@ const MEMORY_RESERVE_MIN: Bytes = Bytes::from_mebibytes(64);
 
 impl NodeKey {
     /// Every key, in the order of tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::CpuReserve,
         Self::CpuOvercommit,
         Self::MemoryReserve,
         Self::MemoryOvercommit,
+        Self::DiskReserve,
         Self::DiskOvercommit,
         Self::NetworkCapacity,
         Self::NetworkReserve,
@@ -93,6 +101,7 @@ impl NodeKey {
             Self::CpuOvercommit => "cpu.overcommit",
             Self::MemoryReserve => "memory.reserve",
             Self::MemoryOvercommit => "memory.overcommit",
+            Self::DiskReserve => "disk.reserve",
             Self::DiskOvercommit => "disk.overcommit",
             Self::NetworkCapacity => "network.capacity",
             Self::NetworkReserve => "network.reserve",
@@ -107,6 +116,7 @@ impl NodeKey {
             Self::CpuOvercommit => resources.cpu_overcommit.map(|value| value.to_string()),
             Self::MemoryReserve => resources.memory_reserve.map(|value| value.to_string()),
             Self::MemoryOvercommit => resources.memory_overcommit.map(|value| value.to_string()),
+            Self::DiskReserve => resources.disk_reserve.map(|value| value.to_string()),
             Self::DiskOvercommit => resources.disk_overcommit.map(|value| value.to_string()),
             Self::NetworkCapacity => resources.network_capacity.map(|value| value.to_string()),
             Self::NetworkReserve => resources.network_reserve.map(|value| value.to_string()),
@@ -140,6 +150,7 @@ impl NodeSetting {
             NodeKey::CpuOvercommit => Self::CpuOvercommit(factor()?),
             NodeKey::MemoryReserve => Self::MemoryReserve(memory()?),
             NodeKey::MemoryOvercommit => Self::MemoryOvercommit(factor()?),
+            NodeKey::DiskReserve => Self::DiskReserve(unless_none(value, |text| unit(word, text))?),
             NodeKey::DiskOvercommit => Self::DiskOvercommit(factor()?),
             NodeKey::NetworkCapacity => Self::NetworkCapacity(bits(CAPACITY_MIN)?),
             NodeKey::NetworkReserve => Self::NetworkReserve(bits(Bits::new(0))?),
@@ -154,6 +165,7 @@ impl NodeSetting {
             Self::CpuOvercommit(_) => NodeKey::CpuOvercommit,
             Self::MemoryReserve(_) => NodeKey::MemoryReserve,
             Self::MemoryOvercommit(_) => NodeKey::MemoryOvercommit,
+            Self::DiskReserve(_) => NodeKey::DiskReserve,
             Self::DiskOvercommit(_) => NodeKey::DiskOvercommit,
             Self::NetworkCapacity(_) => NodeKey::NetworkCapacity,
             Self::NetworkReserve(_) => NodeKey::NetworkReserve,
@@ -169,6 +181,7 @@ impl NodeResources {
             NodeSetting::CpuOvercommit(value) => self.cpu_overcommit = value,
             NodeSetting::MemoryReserve(value) => self.memory_reserve = value,
             NodeSetting::MemoryOvercommit(value) => self.memory_overcommit = value,
+            NodeSetting::DiskReserve(value) => self.disk_reserve = value,
             NodeSetting::DiskOvercommit(value) => self.disk_overcommit = value,
             NodeSetting::NetworkCapacity(value) => self.network_capacity = value,
             NodeSetting::NetworkReserve(value) => self.network_reserve = value,

@@ -179,7 +179,7 @@ fn a_node_has_keys_of_its_own() {
         resources.apply(&setting);
     }
     let shown = NodeKey::ALL.map(|key| key.value_in(&resources).unwrap_or_default());
-    assert_eq!(shown, ["0.2", "", "", "1.5", "", "1Gbit", ""]);
+    assert_eq!(shown, ["0.2", "", "", "1.5", "", "", "1Gbit", ""]);
     resources.apply(&NodeSetting::parse_all(&["cpu.reserve="]).unwrap()[0]);
     assert_eq!(resources.cpu_reserve, None);
     for (text, words) in [
