@@ -3,10 +3,12 @@
 mod compaction;
 mod difference;
 mod inventory;
+mod sharing;
 
 pub(crate) use compaction::{Compacted, compact};
 pub(crate) use difference::difference;
 pub(crate) use inventory::inventory;
+pub(crate) use sharing::saved;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -26,7 +28,7 @@ use ve::{Stack, VeId};
 use crate::host::Host;
 
 /// Trees of templates that are kept: a Debian server's takes 6 MB.
-const TREES_MAX: usize = 4;
+const TREES_MAX: usize = 8;
 
 /// What is kept between requests.
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ pub(crate) struct Contents {
     databases: Mutex<inventory::Databases>,
     areas: Arc<Areas>,
     compactions: Mutex<HashMap<VeId, Compacted>>,
+    saved: Mutex<sharing::Measured>,
 }
 
 /// An image file for good: a file that replaced it is another one.

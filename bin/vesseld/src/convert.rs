@@ -146,6 +146,7 @@ pub(crate) fn details(
         },
         protected: spec.protected,
         nesting: spec.nesting,
+        memory_merge: spec.memory_merge,
         owner: spec.owner.clone(),
         description: spec.description.clone(),
         pid: record.run.as_ref().map(|run| run.pid),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::latest::{Diagnosis, DoctorReport, DoctorRow};
 use engine::Support;
+use kernel::merging::{Merging, merging, merging_costs};
 use kernel::probe::{Features, Need, Status};
 use network::Netlink;
 use ve::Key;
@@ -26,6 +27,7 @@ pub(crate) fn report(root: &Path, host: Option<&Host>) -> DoctorReport {
     rows.push(criu_row());
     rows.push(node_row(root));
     rows.extend(host.map(fast_path_row));
+    rows.push(merging_row());
     rows.extend(host.into_iter().flat_map(setting_rows));
     DoctorReport { rows }
 }
@@ -74,7 +76,39 @@ fn setting_rows(host: &Host) -> Vec<DoctorRow> {
             remedy: Some(remedy.to_owned()),
         })
     };
-    Key::ALL.into_iter().filter_map(row).collect()
+    // Merging has a row of its own.
+    let keys = Key::ALL.into_iter().filter(|key| *key != Key::MemoryMerge);
+    keys.filter_map(row).collect()
+}
+
+/// Whether memory of VEs with `memory.merge=yes` is merged. It is the machine's choice and never changed
+/// unasked: it costs processor time, and tells VEs by timing what pages others have.
+fn merging_row() -> DoctorRow {
+    let (found, remedy) = match merging() {
+        Merging::On => {
+            let costs = merging_costs().unwrap_or_default();
+            let (saved, seconds) = (costs.profit_bytes / (1 << 20), costs.cpu_ticks / 100);
+            let found =
+                format!("on: {saved} MiB saved on this machine, {seconds} s of ksmd since boot");
+            (found, None)
+        }
+        Merging::Off => (
+            "off: VEs with `memory.merge=yes` share nothing".to_owned(),
+            Some(
+                "`echo 1 > /sys/kernel/mm/ksm/run`, if VEs shall share equal memory at the price of processor time",
+            ),
+        ),
+        Merging::Missing => (
+            "the kernel cannot: `memory.merge` is refused".to_owned(),
+            Some("run a kernel with `CONFIG_KSM`, 6.4 or newer"),
+        ),
+    };
+    DoctorRow {
+        check: "memory merging".to_owned(),
+        diagnosis: Diagnosis::Ok,
+        found,
+        remedy: remedy.map(str::to_owned),
+    }
 }
 
 /// What in this host's network stands in the way of VEs.

@@ -100,6 +100,7 @@ mod tests {
             autostart: Autostart::Off,
             protected: false,
             nesting: false,
+            memory_merge: false,
             owner: None,
             description: None,
             created: 0,

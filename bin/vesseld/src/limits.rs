@@ -3,6 +3,7 @@
 
 use cgroup::{IoControl, Protection};
 use engine::{Division, FailureKind, Fault, Support};
+use kernel::merging::{Merging, merging};
 use policy::InUse;
 use rustix::thread::CapabilitySet;
 use ve::{Bytes, Key, Limits, Operations, VeId};
@@ -48,6 +49,16 @@ impl Host {
             Key::DiskGuarantee => match self.pool.space_undivisible() {
                 Some(why) => Support::None(why.to_owned()),
                 None => Support::Full,
+            },
+            Key::MemoryMerge => match merging() {
+                Merging::On => Support::Full,
+                Merging::Off => Support::Partly(
+                    "this machine merges nothing: `echo 1 > /sys/kernel/mm/ksm/run` begins, for all that chose it"
+                        .to_owned(),
+                ),
+                Merging::Missing => {
+                    Support::None("the kernel cannot merge memory (CONFIG_KSM)".to_owned())
+                }
             },
             Key::IoShare => {
                 Support::None("this version does not know how".to_owned())

@@ -391,6 +391,7 @@ impl NodeMechanisms {
             launch.init = stacks::IDLE.map(str::to_owned).to_vec();
         }
         launch.nesting = spec.nesting;
+        launch.merge_memory = spec.memory_merge;
         launch.open_files = runtime::open_files(spec.limits.files);
         launch.facts = guest::facts(record)?;
         if !spec.addresses.is_empty() {

@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{FailureKind, Fault, Progress, ProgressSink, TemplateRequest};
-use registry::VeRecord;
 use runtime::InitKind as LaunchKind;
 use template::manifest::InitKind;
 use template::{
@@ -29,15 +28,6 @@ const SIGNAL_POWER: i32 = 30;
 
 /// How often work that says nothing looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(100);
-
-/// What sharing saves.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Saved {
-    /// Bytes of disk.
-    pub(crate) disk: u64,
-    /// Bytes of memory.
-    pub(crate) memory: u64,
-}
 
 pub(crate) fn version(host: &Host, name: &Stack) -> Result<Option<String>, Fault> {
     if !host.catalogue.contains(name) {
@@ -257,28 +247,4 @@ fn verify(host: &Host, name: &Stack, session: Session<'_>) -> Result<(), Fault> 
 
 fn log_file(host: &Host, name: &Name) -> PathBuf {
     host.root.join("log").join(format!("template-{name}.log"))
-}
-
-/// What sharing saves on disk: every VE but the first of a template would hold a copy of its files
-/// without it, and so would every template hold its own copy of contents that several have.
-///
-/// Memory is 0 until it is measured through the page cache: it is never guessed.
-pub(crate) fn saved_bytes(host: &Host, records: &[VeRecord]) -> Saved {
-    let Ok(listing) = host.catalogue.list() else {
-        return Saved::default();
-    };
-    let disk = listing
-        .templates
-        .iter()
-        .map(|manifest| {
-            let ves = records
-                .iter()
-                .filter(|r| r.spec.stack().to_string() == manifest.name)
-                .count();
-            let sizes = &manifest.sizes;
-            let shared_among_templates = sizes.content_bytes.saturating_sub(sizes.new_bytes);
-            sizes.content_bytes * ves.saturating_sub(1) as u64 + shared_among_templates
-        })
-        .sum();
-    Saved { disk, memory: 0 }
 }

@@ -76,6 +76,7 @@ pub(crate) fn specification(
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        memory_merge: false,
         owner: None,
         description: None,
         created: now,

@@ -238,6 +238,7 @@ fn sandbox_spec(id: VeId, below: &Stack, version: &str, now: u64) -> Result<Spec
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        memory_merge: false,
         owner: None,
         description: None,
         created: now,

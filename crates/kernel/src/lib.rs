@@ -13,6 +13,7 @@ pub mod execute;
 pub mod file;
 pub mod fork;
 pub mod loop_device;
+pub mod merging;
 pub mod mount;
 pub mod namespace;
 pub mod netns;

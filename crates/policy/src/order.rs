@@ -54,6 +54,7 @@ mod tests {
             autostart,
             protected: false,
             nesting: false,
+            memory_merge: false,
             owner: None,
             description: None,
             created: 0,

@@ -21,6 +21,7 @@ pub(crate) fn apply(limits: &mut Limits, setting: &Setting) {
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        memory_merge: false,
         owner: None,
         description: None,
         created: 0,

@@ -34,6 +34,8 @@ pub(crate) struct StoredSpec {
     #[serde(default)]
     nesting: bool,
     #[serde(default)]
+    memory_merge: bool,
+    #[serde(default)]
     owner: Option<String>,
     #[serde(default)]
     description: Option<String>,
@@ -108,6 +110,7 @@ impl From<&Spec> for StoredSpec {
             },
             protected: spec.protected,
             nesting: spec.nesting,
+            memory_merge: spec.memory_merge,
             owner: spec.owner.clone(),
             description: spec.description.clone(),
             created: spec.created,
@@ -136,6 +139,7 @@ impl StoredSpec {
             autostart: self.autostart.map_or(Autostart::Off, Autostart::Order),
             protected: self.protected,
             nesting: self.nesting,
+            memory_merge: self.memory_merge,
             owner: self.owner,
             description: self.description,
             created: self.created,

@@ -34,6 +34,7 @@ fn spec(number: u32) -> Spec {
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        memory_merge: false,
         owner: None,
         description: None,
         created: 5,

@@ -34,6 +34,10 @@ pub struct LaunchSpec {
     /// Whether the VE may make namespaces of its own (containers inside). Such a VE cannot be
     /// checkpointed, since CRIU refuses nested user, PID, UTS and time namespaces.
     pub nesting: bool,
+    /// Whether equal pages of its processes may be merged by the kernel, with those of other VEs for which
+    /// this was chosen. Whoever merges can learn by timing that another has an equal page.
+    #[serde(default)]
+    pub merge_memory: bool,
     /// Whether 32-bit programs run in it. Off, they are refused: they open a second, little used
     /// set of system calls to a hostile VE.
     pub compat_32bit: bool,
@@ -63,6 +67,7 @@ impl LaunchSpec {
             network: None,
             console,
             nesting: false,
+            merge_memory: false,
             compat_32bit: false,
             open_files: OPEN_FILES_DEFAULT,
             run_bytes_max: 64 << 20,

@@ -349,6 +349,14 @@ impl Catalogue {
         })
     }
 
+    /// Opens the folder of contents, below which [`crate::Node::object`] names one.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn open_objects(&self) -> Result<OwnedFd, CatalogueError> {
+        Ok(store::open_objects(&self.directory)?)
+    }
+
     /// Removes a template, and then the contents that no other template has.
     ///
     /// The caller has made sure that no VE uses it: mounted or stopped, a VE without its template is

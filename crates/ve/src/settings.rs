@@ -93,6 +93,8 @@ pub enum Setting {
     Protected(bool),
     /// Whether it may run containers of its own.
     Nesting(bool),
+    /// Whether equal pages of its processes are merged, with those of other VEs that chose it.
+    MemoryMerge(bool),
     /// Who it belongs to, in words; `None` is nobody in particular.
     Owner(Option<String>),
     /// What it is for, in words.
@@ -234,6 +236,7 @@ impl Setting {
             Key::Autostart => Self::Autostart(autostart(value)?),
             Key::Protected => Self::Protected(truth(word, value)?),
             Key::Nesting => Self::Nesting(truth(word, value)?),
+            Key::MemoryMerge => Self::MemoryMerge(truth(word, value)?),
             Key::Owner => Self::Owner(unless_none(value, |text| words(word, text, OWNER_MAX))?),
             Key::Description => Self::Description(unless_none(value, |text| {
                 words(word, text, DESCRIPTION_MAX)
@@ -285,6 +288,7 @@ impl Setting {
             Self::Autostart(_) => Key::Autostart,
             Self::Protected(_) => Key::Protected,
             Self::Nesting(_) => Key::Nesting,
+            Self::MemoryMerge(_) => Key::MemoryMerge,
             Self::Owner(_) => Key::Owner,
             Self::Description(_) => Key::Description,
         }
@@ -323,6 +327,7 @@ impl Setting {
                 | Self::NetworkGuarantee(None)
                 | Self::NetworkLimit(None)
                 | Self::NetworkBurst(None)
+                | Self::MemoryMerge(false)
                 | Self::Owner(None)
                 | Self::Description(None)
         )

@@ -39,6 +39,8 @@ pub struct Spec {
     pub protected: bool,
     /// Whether it may run containers of its own, at the price of never being checkpointed.
     pub nesting: bool,
+    /// Whether equal pages of its processes are merged, with those of other VEs that chose it.
+    pub memory_merge: bool,
     /// Who it belongs to, in words of its administrator.
     pub owner: Option<String>,
     /// What it is for, in words of its administrator.
@@ -105,6 +107,7 @@ impl Spec {
             Setting::Autostart(value) => self.autostart = value,
             Setting::Protected(value) => self.protected = value,
             Setting::Nesting(value) => self.nesting = value,
+            Setting::MemoryMerge(value) => self.memory_merge = value,
             Setting::Owner(value) => self.owner = value,
             Setting::Description(value) => self.description = value,
         }

@@ -39,6 +39,7 @@ mod live;
 mod metering;
 mod network;
 mod refusals;
+mod sharing;
 mod sleep;
 mod space;
 mod templates;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         templates::TESTS,
         contents::TESTS,
+        sharing::TESTS,
         crash::TESTS,
         full::TESTS,
         sleep::TESTS,

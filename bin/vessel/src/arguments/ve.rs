@@ -314,6 +314,7 @@ Keys, each to be taken away with `none`:
   hostname, dns               from the next start
   autostart                   yes, no, or its place in the order
   protected, nesting          yes, no
+  memory.merge                yes, no: share equal memory with other VEs that do, from the next start
   owner, description          words for the inventory
 
 Each change is live and saved; one that needs a restart says so. Of several, all are made or none. What would \

@@ -129,6 +129,14 @@ fn lines(ve: &VeDetails) -> Vec<String> {
         ),
         ("protected", yes(ve.protected)),
         ("nesting", yes(ve.nesting)),
+        (
+            "memory.merge",
+            if ve.memory_merge {
+                yes(true)
+            } else {
+                String::new()
+            },
+        ),
         ("pid", optional(ve.pid.map(|pid| pid.to_string()))),
         ("uid base", ve.uid_base.to_string()),
         ("interface", ve.interface.clone()),

@@ -64,6 +64,15 @@ fn lines(stats: &Stats) -> Vec<String> {
         ("memory of files", bytes(stats.memory_file_bytes)),
         ("memory peak", bytes(stats.memory_peak_bytes)),
         ("memory limit", bytes(stats.memory_limit_bytes)),
+        ("memory merged", bytes(stats.memory_merged_bytes)),
+        (
+            "saved by merging",
+            stats
+                .memory_merge_profit_bytes
+                .map(signed)
+                .unwrap_or_default(),
+        ),
+        ("cpu of merging, all", span(stats.memory_merge_cpu_seconds)),
         ("swap", bytes(stats.swap_bytes)),
         ("killed for memory", number(stats.memory_oom_kills)),
         ("processes", number(stats.processes)),
@@ -79,4 +88,10 @@ fn lines(stats: &Stats) -> Vec<String> {
         ("packets received", number(stats.network_receive_packets)),
         ("packets sent", number(stats.network_transmit_packets)),
     ])
+}
+
+/// Bytes that may be owed.
+fn signed(bytes: i64) -> String {
+    let sign = if bytes < 0 { "-" } else { "" };
+    format!("{sign}{}", human::bytes(bytes.unsigned_abs()))
 }

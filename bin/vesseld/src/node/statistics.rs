@@ -76,6 +76,10 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
     let running = record.run.as_ref().filter(|_| record.state.has_processes());
     let usage = running.and_then(|_| up.host.groups.ve(spec.id).usage().ok());
     let usage = usage.as_ref();
+    let merged = running
+        .filter(|_| spec.memory_merge)
+        .and_then(|_| merged(up, spec.id));
+    let merging = merged.and_then(|_| kernel::merging::merging_costs());
     let pressure = |of: fn(&Usage) -> Option<u64>| usage.and_then(of).map(seconds);
     Stats {
         id: spec.id.get(),
@@ -96,6 +100,9 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         memory_file_bytes: usage.map(|usage| usage.memory_cache_bytes),
         memory_peak_bytes: usage.and_then(|usage| usage.memory_peak_bytes),
         memory_limit_bytes: spec.limits.memory_now().map(Bytes::get),
+        memory_merged_bytes: merged.map(|m| m.pages * rustix::param::page_size() as u64),
+        memory_merge_profit_bytes: merged.map(|merged| merged.profit_bytes),
+        memory_merge_cpu_seconds: merging.map(|costs| seconds(costs.cpu_ticks * 10_000)),
         swap_bytes: usage.map(|usage| usage.swap_bytes),
         memory_oom_kills: usage.map(|usage| usage.out_of_memory_kills),
         processes: usage.map(|usage| usage.processes),
@@ -111,4 +118,16 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         network_receive_packets: network.map(|network| network.receive_packets),
         network_transmit_packets: network.map(|network| network.transmit_packets),
     }
+}
+
+/// What merging does for all processes of a VE.
+fn merged(up: &Up, id: VeId) -> Option<kernel::merging::Merged> {
+    let processes = up.host.groups.ve(id).processes().ok()?;
+    let each = processes
+        .into_iter()
+        .filter_map(|pid| kernel::merging::merged(pid).ok());
+    each.reduce(|all, one| kernel::merging::Merged {
+        pages: all.pages + one.pages,
+        profit_bytes: all.profit_bytes + one.profit_bytes,
+    })
 }

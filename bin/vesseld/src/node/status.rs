@@ -178,7 +178,7 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
     let usage = host.pool.usage().map_err(failed)?;
     let health = host.pool.health().map_err(failed)?;
     let records = up.engine.list().map_err(api_error)?;
-    let saved = crate::templates::saved_bytes(host, &records);
+    let saved = crate::contents::saved(host, &records);
     let source = crate::host::pool_source(&host.root, &host.config.pool);
     let strangers = up.engine.strangers();
     let strangers = strangers.iter().map(|id| {
@@ -224,6 +224,7 @@ pub(super) fn pool(up: &Arc<Up>) -> Result<PoolStatus, ApiError> {
         disk_free_bytes: usage.backing.map(|backing| backing.disk_free_bytes),
         saved_disk_bytes: saved.disk,
         saved_memory_bytes: saved.memory,
+        saved_memory_measured_ves: saved.measured_ves,
         healthy: health.problems.is_empty() && !health.read_only,
         warnings: warnings
             .chain(health.problems.iter().map(ToString::to_string))

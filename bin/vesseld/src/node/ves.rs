@@ -257,7 +257,7 @@ pub(super) async fn set(
 fn change_of(key: Key, before: &VeRecord, after: &Spec) -> SettingChange {
     let lives = before.run.is_some() || before.state == State::Checkpointed;
     let waits = match key {
-        Key::Hostname | Key::Dns | Key::Nesting => lives,
+        Key::Hostname | Key::Dns | Key::Nesting | Key::MemoryMerge => lives,
         Key::FilesLimit => lives && !limits::may_limit_processes(),
         _ => false,
     };
@@ -299,7 +299,9 @@ fn parse_settings(texts: &[String]) -> Result<Vec<Setting>, ApiError> {
         .iter()
         .map(|text| match text.strip_suffix('=') {
             Some("address") => "address=auto".to_owned(),
-            Some(key @ ("autostart" | "protected" | "nesting")) => format!("{key}=no"),
+            Some(key @ ("autostart" | "protected" | "nesting" | "memory.merge")) => {
+                format!("{key}=no")
+            }
             Some(key) => format!("{key}=none"),
             None => text.clone(),
         })

@@ -47,8 +47,12 @@ pub struct PoolStatus {
     pub disk_free_bytes: Option<u64>,
     /// Space that VEs would take more if each had its own copy of its template's files.
     pub saved_disk_bytes: u64,
-    /// Page cache that VEs would take more if each had its own copy of its template's files.
+    /// Page cache that VEs would take more if each had its own copy of its template's files: at least so much, of
+    /// what they have mapped.
     pub saved_memory_bytes: u64,
+    /// Running VEs whose memory was looked at for that; they stand for the others of their template.
+    #[serde(default)]
+    pub saved_memory_measured_ves: u32,
     /// Whether the file system reports no error.
     pub healthy: bool,
     /// What is wrong or will be soon, each with the next step.

@@ -72,6 +72,15 @@ pub struct Stats {
     /// `memory.limit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
+    /// Memory of its processes that is merged with equal pages, where it chose that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_merged_bytes: Option<u64>,
+    /// Memory that merging saves, less what the kernel needs to know of its pages; negative where it costs more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_merge_profit_bytes: Option<i64>,
+    /// Processor time of the machine's merging since it booted, for all who chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_merge_cpu_seconds: Option<f64>,
     /// Swap now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_bytes: Option<u64>,

@@ -94,6 +94,9 @@ pub struct VeDetails {
     /// Whether it may run containers of its own.
     #[serde(default)]
     pub nesting: bool,
+    /// Whether equal pages of its processes are merged, with those of other VEs that chose it.
+    #[serde(rename = "memory.merge", default)]
+    pub memory_merge: bool,
     /// Who it belongs to, in words of its administrator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,

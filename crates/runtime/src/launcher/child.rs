@@ -128,6 +128,9 @@ fn execute(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let environment = environment(spec)?;
     kernel::signal::reset_all().step("reset signals")?;
+    if spec.merge_memory {
+        kernel::merging::merge_own_memory().step("let the VE's memory be merged")?;
+    }
     confine::drop_privileges(Profile {
         nesting: spec.nesting,
         compat_32bit: spec.compat_32bit,

@@ -99,6 +99,10 @@ fn become_criu(
     let terminal = rustix::io::dup(&terminal).step("pass the console on")?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     kernel::signal::reset_all().step("reset signals")?;
+    if spec.launch.merge_memory {
+        // Inherited by what CRIU makes.
+        kernel::merging::merge_own_memory().step("let the VE's memory be merged")?;
+    }
     let arguments = arguments(spec, &places, &terminal);
     let program = arguments.first().cloned().unwrap_or_default();
     let text = |text: String| CString::new(text).step("pass CRIU's arguments (a zero byte)");

@@ -74,6 +74,8 @@ pub enum Key {
     Protected,
     /// `nesting`
     Nesting,
+    /// `memory.merge`
+    MemoryMerge,
     /// `owner`
     Owner,
     /// `description`
@@ -82,7 +84,7 @@ pub enum Key {
 
 impl Key {
     /// Every key, in the order of tables.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::CpuGuarantee,
         Self::CpuLimit,
         Self::CpuBurst,
@@ -115,6 +117,7 @@ impl Key {
         Self::Autostart,
         Self::Protected,
         Self::Nesting,
+        Self::MemoryMerge,
         Self::Owner,
         Self::Description,
     ];
@@ -155,6 +158,7 @@ impl Key {
             Self::Autostart => "autostart",
             Self::Protected => "protected",
             Self::Nesting => "nesting",
+            Self::MemoryMerge => "memory.merge",
             Self::Owner => "owner",
             Self::Description => "description",
         }
@@ -185,6 +189,7 @@ impl Key {
             Self::Autostart => Some(spec.autostart.to_string()),
             Self::Protected => Some(yes_or_no(spec.protected).to_owned()),
             Self::Nesting => Some(yes_or_no(spec.nesting).to_owned()),
+            Self::MemoryMerge => Some(yes_or_no(spec.memory_merge).to_owned()),
             Self::Owner => spec.owner.clone(),
             Self::Description => spec.description.clone(),
             _ => self.limit_in(&spec.limits),
@@ -231,6 +236,7 @@ impl Key {
             | Self::Autostart
             | Self::Protected
             | Self::Nesting
+            | Self::MemoryMerge
             | Self::Owner
             | Self::Description => None,
         }

@@ -150,6 +150,7 @@ fn what_is_shown_of_a_ve_can_be_set_again() {
         autostart: Autostart::Off,
         protected: false,
         nesting: false,
+        memory_merge: false,
         owner: None,
         description: None,
         created: 0,

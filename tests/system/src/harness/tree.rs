@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::command;
 
 /// A binary without libraries, of Debian's package `busybox-static`.
-const BUSYBOX: &str = "/bin/busybox";
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
 /// The shell at the console has no job control: it would hold `/dev/tty`, and with that no VE can be
 /// put on disk.
