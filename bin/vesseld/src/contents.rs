@@ -1,10 +1,12 @@
 //! Looking into the files of VEs and templates from outside, and what is kept of that between requests.
 
+mod applications;
 mod compaction;
 mod difference;
 mod inventory;
 mod sharing;
 
+pub(crate) use applications::{lower_change, lower_check, lower_settle};
 pub(crate) use compaction::{Compacted, compact};
 pub(crate) use difference::difference;
 pub(crate) use inventory::inventory;

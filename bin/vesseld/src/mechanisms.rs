@@ -75,6 +75,18 @@ impl Mechanisms for NodeMechanisms {
         stacks::keep(&self.0, sandbox, build, sink)
     }
 
+    fn lower_check(&self, record: &VeRecord, new: &Stack) -> Result<(), Fault> {
+        contents::lower_check(&self.0, record, new)
+    }
+
+    fn lower_change(&self, record: &VeRecord, new: &Stack) -> Result<(), Fault> {
+        contents::lower_change(&self.0, record, new)
+    }
+
+    fn lower_settle(&self, record: &VeRecord) -> Result<(), Fault> {
+        contents::lower_settle(&self.0, record)
+    }
+
     fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault> {
         stacks::collect(&self.0, used)
     }
@@ -104,6 +116,8 @@ impl Mechanisms for NodeMechanisms {
 
     fn area_remove(&self, id: VeId) -> Result<(), Fault> {
         sleep::discard(&self.0, id)?;
+        let before = self.0.pool.private_before_forget(id);
+        before.map_err(|error| pool_fault(&error))?;
         self.0
             .pool
             .private_remove(id)

@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::latest::{
-    ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest,
-    StartRequest, Stats, StopRequest, Template, TemplateDetails, Ve, VeDetails, VeState,
+    ApiError, ApplicationsRequest, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest,
+    DestroyRequest, DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply,
+    InitRequest, Isolation, NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply,
+    SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest, Template, TemplateDetails, Ve,
+    VeDetails, VeState,
 };
 use engine::{StopManner, VeRequest};
 use server::node::{
@@ -123,6 +124,10 @@ impl Node for NodeDoor {
 
     fn pause(&self, ve: VeKey) -> Reply<'_, Operation> {
         Box::pin(self.with_up(move |up| ves::submit(up, &ve, VeRequest::Pause)))
+    }
+
+    fn change_applications(&self, ve: VeKey, request: ApplicationsRequest) -> Reply<'_, Operation> {
+        Box::pin(self.with_up(move |up| ves::change_applications(up, &ve, &request)))
     }
 
     fn suspend(&self, ve: VeKey) -> Reply<'_, Operation> {

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::latest::{
-    ConsoleRequest, CreateRequest, DeleteRequest, Event, ExecRequest, FileKind, Isolation,
-    Operation, SetReply, SetRequest, StartRequest, Stats, StopRequest, Ve, VeDetails, VeState,
+    ApplicationsRequest, ConsoleRequest, CreateRequest, DeleteRequest, Event, ExecRequest,
+    FileKind, Isolation, Operation, SetReply, SetRequest, StartRequest, Stats, StopRequest, Ve,
+    VeDetails, VeState,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
@@ -198,6 +199,19 @@ impl Client {
                 .below("suspend"),
         )
         .await
+    }
+
+    /// Begins to put applications below the files of a stopped VE, and to take others away.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn change_applications(
+        &self,
+        ve: &str,
+        request: &ApplicationsRequest,
+    ) -> Result<Operation> {
+        let words = Request::new(Method::POST, "/ves").below(ve);
+        self.ask(words.below("applications").json(request)).await
     }
 
     /// Begins to thaw a VE, or to wake it from disk.

@@ -10,9 +10,11 @@
 
 mod compaction;
 mod merged;
+mod rebase;
 mod upper;
 mod walk;
 
 pub use compaction::{Compaction, Kept, give_back, share};
 pub use merged::{Identity, Merged, Place};
+pub use rebase::{conflicts, forget_lower, is_package_database};
 pub use walk::{Change, Changed, DEPTH_MAX, ENTRIES_MAX, Kind, Unseen, shown, walk};

@@ -159,6 +159,11 @@ impl Upper {
         self.attribute(name.as_bytes(), MARK_BYTES_MAX)
     }
 
+    /// Takes a mark of the kernel's away.
+    pub(crate) fn remove_mark(&self, name: &str) -> Result<(), Errno> {
+        rustix::fs::removexattr(self.path(), name)
+    }
+
     fn attribute(&self, name: &[u8], most: usize) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; most];
         match rustix::fs::getxattr(self.path(), OsStr::from_bytes(name), &mut value) {

@@ -36,6 +36,7 @@ pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failu
         VeRequest::Suspend => Action::Suspend,
         VeRequest::Resume => Action::Resume,
         VeRequest::Compact => Action::Compact,
+        VeRequest::Applications { .. } => Action::Applications,
         VeRequest::Delete { force } => Action::Delete { force: *force },
         VeRequest::Set { .. } | VeRequest::Grow { .. } => Action::Set,
     };

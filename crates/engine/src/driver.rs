@@ -164,12 +164,14 @@ impl Engine {
         } else {
             Outcome::Record(&after)
         };
-        self.inner
-            .end_operation(operation, &result, outcome, event)?;
-        if matches!(request, VeRequest::Delete { .. }) && applications > 1 {
-            self.stacks_collect();
+        let ended = self.inner.end_operation(operation, &result, outcome, event);
+        match request {
+            VeRequest::Applications { .. } if ended.is_ok() => self.applications_settle(&after),
+            VeRequest::Applications { .. } => self.inner.stack_hold(id, None),
+            VeRequest::Delete { .. } if applications > 1 => self.stacks_collect(),
+            _ => {}
         }
-        Ok(())
+        ended
     }
 
     /// Whether a request whose turn has come can be carried out. What could not be set right is in
@@ -237,6 +239,9 @@ impl Engine {
                 plan::delete()
             }
             VeRequest::Grow { given, .. } => return Ok(self.grow(operation, before, *given)),
+            VeRequest::Applications { add, remove } => {
+                return Ok(self.applications_change(operation, before, add, remove));
+            }
             VeRequest::Set { settings, labels } => {
                 return Ok(self.change(operation, before, settings, labels));
             }
@@ -311,6 +316,7 @@ fn activity(request: &VeRequest, before: State) -> Option<State> {
         VeRequest::Pause
         | VeRequest::Resume
         | VeRequest::Compact
+        | VeRequest::Applications { .. }
         | VeRequest::Grow { .. }
         | VeRequest::Set { .. } => None,
     }

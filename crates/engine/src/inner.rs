@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     /// Stacks that are being made, each by one.
     stacks: Mutex<BTreeSet<Stack>>,
     stack_made: Condvar,
+    /// Stacks that VEs are about to have, and that their records do not name yet.
+    stacks_held: Mutex<BTreeMap<VeId, Stack>>,
     /// Held while an operation is journalled and put in its lane, so that both have one order.
     submitting: Mutex<()>,
 }
@@ -71,6 +73,7 @@ impl Inner {
             sandboxes: Mutex::default(),
             stacks: Mutex::default(),
             stack_made: Condvar::new(),
+            stacks_held: Mutex::default(),
             submitting: Mutex::default(),
         }
     }
@@ -102,6 +105,18 @@ impl Inner {
 
     pub(crate) fn is_sandbox(&self, id: VeId) -> bool {
         locked(&self.sandboxes).contains(&id)
+    }
+
+    /// Keeps a stack for a VE that is about to have it, until another call says otherwise.
+    pub(crate) fn stack_hold(&self, id: VeId, stack: Option<Stack>) {
+        match stack {
+            Some(stack) => locked(&self.stacks_held).insert(id, stack),
+            None => locked(&self.stacks_held).remove(&id),
+        };
+    }
+
+    pub(crate) fn stacks_held(&self) -> Vec<Stack> {
+        locked(&self.stacks_held).values().cloned().collect()
     }
 
     /// Waits until nobody else makes this stack, and keeps others from it.

@@ -132,6 +132,14 @@ pub trait Mechanisms: Send + Sync {
         build: &StackBuild,
         sink: &dyn ProgressSink,
     ) -> Result<(), Fault>;
+    /// Whether another stack can be put below the files of a stopped VE: not where it changed what differs.
+    fn lower_check(&self, record: &VeRecord, new: &Stack) -> Result<(), Fault>;
+    /// Makes the files of a stopped VE ready for another stack below them. How they were is kept until
+    /// [`Mechanisms::lower_settle`].
+    fn lower_change(&self, record: &VeRecord, new: &Stack) -> Result<(), Fault>;
+    /// Ends a change of what is below a VE's files: brings back how they were if its record has another stack than
+    /// the one that they were made ready for, and forgets it if it has that. Nothing is no fault.
+    fn lower_settle(&self, record: &VeRecord) -> Result<(), Fault>;
     /// Removes the stacks of several applications that are not among these.
     fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault>;
     /// The applications that there are templates of, on any template: their own stacks.

@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use registry::{Stage, VeRecord};
-use ve::{Limits, State};
+use ve::{Limits, Stack, State};
 
 use crate::error::Failure;
 use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink};
@@ -56,6 +56,8 @@ pub enum Step {
         /// Those that it shall have.
         new: Vec<IpAddr>,
     },
+    /// Make the files ready for another stack below them.
+    Lower(Stack),
     /// Install an application in the running VE, which is a sandbox.
     Install(Box<StackBuild>),
     /// Keep the files of the sandbox as a template.
@@ -120,7 +122,6 @@ impl<'a> Work<'a> {
             ..
         } = self;
         let id = record.spec.id;
-        let has_processes = record.run.is_some();
         match step {
             Step::AreaCreate => {
                 mechanisms.area_remove(id)?;
@@ -174,11 +175,11 @@ impl<'a> Work<'a> {
                 self.record.state = State::Stopped;
                 self.record.spec.limits.memory_growth.given = None;
             }
-            Step::Compact => mechanisms.compact(record, *sink)?,
-            Step::Limits { new, .. } => mechanisms.limits_apply(id, new, has_processes)?,
+            Step::Compact | Step::Lower(_) | Step::Install(_) | Step::Keep(_) => {
+                return self.step_on_files(step);
+            }
+            Step::Limits { new, .. } => mechanisms.limits_apply(id, new, record.run.is_some())?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
-            Step::Install(build) => mechanisms.stack_install(record, build, *sink)?,
-            Step::Keep(build) => mechanisms.stack_keep(record, build, *sink)?,
             Step::AreaRemove => {
                 // It may do a part and fail: from here on, there is no whole VE any more.
                 record.stage = Stage::Removing;
@@ -186,6 +187,23 @@ impl<'a> Work<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A step on the VE's files, which changes nothing in its record.
+    fn step_on_files(&self, step: &Step) -> Result<(), Fault> {
+        let Self {
+            record,
+            mechanisms,
+            sink,
+            ..
+        } = self;
+        match step {
+            Step::Compact => mechanisms.compact(record, *sink),
+            Step::Lower(new) => mechanisms.lower_change(record, new),
+            Step::Install(build) => mechanisms.stack_install(record, build, *sink),
+            Step::Keep(build) => mechanisms.stack_keep(record, build, *sink),
+            _ => Ok(()),
+        }
     }
 
     /// Passes a fault over if the VE is on disk, or is not, all the same. Where that cannot be
@@ -243,6 +261,7 @@ impl<'a> Work<'a> {
             }
             // A suspension that failed left all as it was.
             Step::Suspend | Step::Discard | Step::Compact => Ok(()),
+            Step::Lower(_) => mechanisms.lower_settle(record),
             // The sandbox goes as a whole; a template that is there is whole.
             Step::Install(_) | Step::Keep(_) => Ok(()),
             Step::Freeze => {

@@ -174,6 +174,9 @@ impl Engine {
         if found.record.stage != Stage::Whole {
             return self.remove_rest(found).map(Some);
         }
+        if let Err(fault) = self.inner.parts.mechanisms.lower_settle(&found.record) {
+            return self.leave_unclean(found, &fault);
+        }
         let found = match self.settle_sleep(found)? {
             Slept::Settled(said) => return Ok(said),
             Slept::Awake(found) => *found,

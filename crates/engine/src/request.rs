@@ -1,6 +1,6 @@
 //! What can be asked of the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -78,6 +78,13 @@ pub enum VeRequest {
         given: Bytes,
         /// What called for it, for people.
         cause: String,
+    },
+    /// Put applications below its files, and take others away.
+    Applications {
+        /// Applications to add, with what is chosen of what each offers.
+        add: BTreeMap<Name, Options>,
+        /// Applications to take away.
+        remove: BTreeSet<Name>,
     },
     /// Change its settings.
     Set {
@@ -162,6 +169,7 @@ impl VeRequest {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Compact => "compact",
+            Self::Applications { .. } => "applications",
             Self::Delete { .. } => "delete",
             Self::Grow { .. } => "grow",
             Self::Set { .. } => "set",
@@ -180,6 +188,12 @@ impl VeRequest {
             },
             Self::Grow { given, cause } => format!("{given} beyond the limit: {cause}"),
             Self::Delete { force } => if *force { "force" } else { "" }.to_owned(),
+            Self::Applications { add, remove } => add
+                .keys()
+                .map(|name| format!("+{name}"))
+                .chain(remove.iter().map(|name| format!("-{name}")))
+                .collect::<Vec<_>>()
+                .join(", "),
             Self::Set { settings, labels } => settings
                 .iter()
                 .map(|setting| setting.key().to_string())

@@ -128,7 +128,11 @@ impl Engine {
     }
 
     /// Leaves what cannot be settled now for the next operation, or the next start of the node.
-    fn leave_unclean(&self, found: Found, fault: &Fault) -> Result<Option<String>, Failure> {
+    pub(crate) fn leave_unclean(
+        &self,
+        found: Found,
+        fault: &Fault,
+    ) -> Result<Option<String>, Failure> {
         let record = VeRecord {
             unclean: true,
             fault: Some(fault.message.clone()),

@@ -9,10 +9,10 @@
 //! A stack that is there is never changed, so making one again is finding it. Each is made by one at a time,
 //! and whoever wants the same one waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{NewOperation, OperationId, Outcome, Stage, VeRecord};
-use ve::{Autostart, Bytes, Key, Limits, Name, Spec, Stack, State, VeId};
+use ve::{Autostart, Bytes, Key, Limits, Name, Options, Spec, Stack, State, VeId};
 
 use crate::admission::{self, AdmissionError};
 use crate::driver::event;
@@ -102,7 +102,11 @@ impl Engine {
             Err(failure) => ("operation-failed", failure.to_string()),
         };
         let event = event(word, Some(id), name.to_string(), Some(message));
-        self.inner.end_operation(own, &built, outcome, event)?;
+        if let Err(failure) = self.inner.end_operation(own, &built, outcome, event) {
+            // Its record is still there, and is held against what is as soon as it can be written.
+            self.inner.doubt(id);
+            return Err(failure);
+        }
         built
     }
 
@@ -169,6 +173,86 @@ impl Engine {
         Ok((record, operation))
     }
 
+    /// Puts applications below the files of a stopped VE, and takes others away; returns how it went, and the record
+    /// as it is true then. How its files were is kept until that record is written.
+    pub(crate) fn applications_change(
+        &self,
+        operation: OperationId,
+        before: &VeRecord,
+        add: &BTreeMap<Name, Options>,
+        remove: &BTreeSet<Name>,
+    ) -> (Result<(), Failure>, VeRecord) {
+        let spec = match self.applications_admit(before, add, remove) {
+            Ok(spec) => spec,
+            Err(failure) => return (Err(failure), before.clone()),
+        };
+        let stack = spec.stack();
+        let made = self.stack_ensure(operation, &stack).and_then(|version| {
+            let mechanisms = &self.inner.parts.mechanisms;
+            mechanisms.lower_check(before, &stack)?;
+            Ok(version)
+        });
+        let template_version = match made {
+            Ok(version) => version,
+            Err(failure) => return (Err(failure), before.clone()),
+        };
+        let (result, record) = self.work(operation, before.clone(), &[Step::Lower(stack)]);
+        let spec = match result {
+            Ok(()) => Spec {
+                template_version,
+                ..spec
+            },
+            Err(_) => record.spec,
+        };
+        (result, VeRecord { spec, ..record })
+    }
+
+    /// The specification with other applications, if they are there; their stack is held.
+    fn applications_admit(
+        &self,
+        before: &VeRecord,
+        add: &BTreeMap<Name, Options>,
+        remove: &BTreeSet<Name>,
+    ) -> Result<Spec, Failure> {
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let mut spec = before.spec.clone();
+        for name in remove {
+            if spec.applications.remove(name).is_none() {
+                let message = format!("it has no application `{name}`");
+                return Err(Failure::new(FailureKind::NotFound, message)
+                    .with_hint("`vessel show` tells which it has"));
+            }
+        }
+        spec.applications.extend(add.clone());
+        let names = spec.applications.keys().cloned();
+        let stack = Stack::new(spec.template.clone(), names)
+            .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+        let _gate = self.inner.template_gate();
+        for (name, options) in add {
+            let own = stack.of_one(name);
+            if mechanisms.template_version(&own)?.is_none() {
+                return Err(no_such_template(&own));
+            }
+            mechanisms.options_check(&own, options)?;
+        }
+        self.inner.stack_hold(spec.id, Some(stack));
+        Ok(spec)
+    }
+
+    /// Ends a change of applications, when the record of the VE is written.
+    pub(crate) fn applications_settle(&self, record: &VeRecord) {
+        let id = record.spec.id;
+        self.inner.stack_hold(id, None);
+        if let Err(fault) = self.inner.parts.mechanisms.lower_settle(record) {
+            tracing::warn!(
+                "VE {id}: how its files were stays for now: {}",
+                fault.message
+            );
+            self.inner.doubt(id);
+        }
+        self.stacks_collect();
+    }
+
     /// Removes stacks of several applications that no VE uses. Called when one may have become so; what cannot be
     /// removed now is tried again then.
     pub(crate) fn stacks_collect(&self) {
@@ -177,6 +261,7 @@ impl Engine {
             return;
         };
         let mut used: BTreeSet<Stack> = records.iter().map(|r| r.spec.stack()).collect();
+        used.extend(self.inner.stacks_held());
         // The next one to be made on them would need them again.
         let mut below: Vec<_> = used.iter().filter_map(Stack::parts).collect();
         while let Some((stack, _)) = below.pop() {

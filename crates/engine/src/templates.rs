@@ -67,7 +67,10 @@ impl Engine {
         let mechanisms = self.inner.parts.mechanisms.as_ref();
         let records = self.registry().ves()?;
         let users = records.iter().filter(|r| is_below(stack, &r.spec.stack()));
-        let users: Vec<_> = users.map(|r| r.spec.name.to_string()).collect();
+        let mut users: Vec<_> = users.map(|r| r.spec.name.to_string()).collect();
+        let held = self.inner.stacks_held();
+        let held = held.iter().filter(|held| is_below(stack, held));
+        users.extend(held.map(|held| format!("one that gets {held}")));
         if !users.is_empty() {
             return Err(used(stack, "VEs", &users).with_hint("delete these VEs first"));
         }

@@ -34,6 +34,8 @@ pub enum Action {
     Files,
     /// Give back files that are equal to its template's.
     Compact,
+    /// Put other applications below its files.
+    Applications,
 }
 
 /// Why an action is refused.
@@ -108,6 +110,8 @@ pub fn permit(action: Action, state: State, protected: bool) -> Result<(), Actio
             matches!(state, Starting | Running | Paused | Stopped),
             "running or stopped",
         ),
+        // What runs holds the files of its template open.
+        Action::Applications => (matches!(state, Stopped), "stopped"),
     };
     if allowed {
         Ok(())
@@ -146,6 +150,7 @@ impl fmt::Display for Action {
             Self::Enter => "running a command",
             Self::Files => "copying files",
             Self::Compact => "compact",
+            Self::Applications => "change of applications",
         })
     }
 }
@@ -154,7 +159,7 @@ impl fmt::Display for Action {
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 13] = [
+    const ACTIONS: [Action; 14] = [
         Action::Start,
         Action::Stop,
         Action::Restart,
@@ -168,6 +173,7 @@ mod tests {
         Action::Enter,
         Action::Files,
         Action::Compact,
+        Action::Applications,
     ];
 
     #[test]

@@ -32,6 +32,7 @@
 //! full quota groups (never: they make snapshots slow by orders of magnitude), pools of several devices.
 #![forbid(unsafe_code)]
 
+mod before;
 mod close;
 mod create;
 mod full;

@@ -7,11 +7,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use api::latest::{
-    ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest, ShutdownRequest,
-    StartRequest, Stats, StopRequest, Template, TemplateDetails, TerminalSize, Ve, VeDetails,
-    VeState,
+    ApiError, ApplicationsRequest, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest,
+    DestroyRequest, DoctorReport, Event, ExecRequest, ImportRequest, InitReply, InitRequest,
+    Isolation, NodeSetRequest, NodeStatus, Operation, PoolStatus, SetReply, SetRequest,
+    ShutdownRequest, StartRequest, Stats, StopRequest, Template, TemplateDetails, TerminalSize, Ve,
+    VeDetails, VeState,
 };
 use api::stream::Ended;
 use std::time::Duration;
@@ -180,6 +180,8 @@ pub trait Node: Meters + Alerts + Contents {
     fn restart(&self, ve: VeKey, request: StopRequest) -> Reply<'_, Operation>;
     /// `POST /v1/ves/KEY/pause`: freezes its processes.
     fn pause(&self, ve: VeKey) -> Reply<'_, Operation>;
+    /// `POST /v1/ves/KEY/applications`: puts applications below its files, and takes others away.
+    fn change_applications(&self, ve: VeKey, request: ApplicationsRequest) -> Reply<'_, Operation>;
     /// `POST /v1/ves/KEY/suspend`: puts its processes on disk.
     fn suspend(&self, ve: VeKey) -> Reply<'_, Operation>;
     /// `POST /v1/ves/KEY/resume`: thaws its processes, or wakes those on disk.

@@ -245,6 +245,19 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Whether two files of templates of one store have the same content. What is no file has none.
+    #[must_use]
+    pub fn same_content(self, other: Node<'_>) -> bool {
+        match (self.file(), other.file()) {
+            (Some(RegularFile::Inline(own)), Some(RegularFile::Inline(its))) => own == its,
+            (
+                Some(RegularFile::External(own, size)),
+                Some(RegularFile::External(its, its_size)),
+            ) => own == its && size == its_size,
+            _ => false,
+        }
+    }
+
     fn file(self) -> Option<&'a RegularFile<ObjectId>> {
         match self.at {
             At::Directory(_) => None,

@@ -18,8 +18,8 @@ pub(crate) use alert::{
 };
 pub(crate) use contents::{CompactArguments, DifferenceArguments, InventoryArguments};
 pub(crate) use node::{
-    DoctorArguments, EventsArguments, InitArguments, NodeVerb, OperationVerb, PoolVerb,
-    TemplateVerb,
+    ApplicationVerb, DoctorArguments, EventsArguments, InitArguments, NodeVerb, OperationVerb,
+    PoolVerb, TemplateVerb,
 };
 pub(crate) use ve::{
     ConsoleArguments, CopyArguments, CreateArguments, DeleteArguments, EnterArguments,
@@ -79,6 +79,9 @@ pub(crate) enum Verb {
     /// Build, import and look after templates
     #[command(subcommand)]
     Template(TemplateVerb),
+    /// Add applications to VEs, and take them away
+    #[command(subcommand, visible_alias = "app")]
+    Application(ApplicationVerb),
     /// Make a VE, or several
     Create(CreateArguments),
     /// Start VEs and wait until they are ready

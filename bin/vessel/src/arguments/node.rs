@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+
+use super::ve::Targets;
 use ve::units::Seconds;
 
 #[derive(Debug, Args)]
@@ -123,6 +125,46 @@ Examples:
         /// Names of templates
         #[arg(required = true)]
         names: Vec<String>,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApplicationVerb {
+    /// Add an application to stopped VEs
+    #[command(after_help = "\
+Examples:
+  vessel application add redis web
+  vessel application add redis --label team=shop --option redis.maxmemory=64mb
+
+What a VE changed stays; what it did not comes from a stack with the application, which is made once for all. That \
+needs a stopped VE, for what runs holds the files of its template open, and one that changed nothing of what the \
+application brings: a VE that ran its package manager is refused, and told what to install inside instead.")]
+    Add {
+        /// The application, as `vessel template list` shows it on the template of the VEs
+        application: String,
+        #[command(flatten)]
+        targets: Targets,
+        /// A setting that it offers; may be repeated
+        #[arg(long, value_name = "APPLICATION.SETTING=VALUE")]
+        option: Vec<String>,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take an application away from stopped VEs
+    #[command(
+        visible_alias = "rm",
+        after_help = "Example:\n  vessel application remove redis web\n\nWhat the VE itself wrote stays, as the \
+                      application's data."
+    )]
+    Remove {
+        /// The application
+        application: String,
+        #[command(flatten)]
+        targets: Targets,
         /// Come back when the operation was begun
         #[arg(long)]
         no_wait: bool,

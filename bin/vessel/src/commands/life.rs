@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use api::latest::{ApiError, Operation, StartRequest, StopRequest, VeState};
+use api::latest::{ApiError, ApplicationsRequest, Operation, StartRequest, StopRequest, VeState};
 use client::{Client, ClientError};
 use indicatif::ProgressBar;
 
 use crate::Context;
-use crate::arguments::{PauseArguments, StartArguments, StopArguments, SuspendArguments, Targets};
+use crate::arguments::{
+    ApplicationVerb, PauseArguments, StartArguments, StopArguments, SuspendArguments, Targets,
+};
 use crate::bulk::{self, Done};
 use crate::follow;
 use crate::output::Outcome;
@@ -89,6 +91,45 @@ pub(crate) async fn suspend(context: &Context, arguments: SuspendArguments) -> O
 pub(crate) async fn resume(context: &Context, arguments: PauseArguments) -> Outcome {
     let PauseArguments { targets, no_wait } = arguments;
     Change::Resume.of_each(context, &targets, no_wait).await
+}
+
+pub(crate) async fn application(context: &Context, verb: ApplicationVerb) -> Outcome {
+    let (title, states) = match &verb {
+        ApplicationVerb::Add { .. } => ("add application", ["adding", "added"]),
+        ApplicationVerb::Remove { .. } => ("remove application", ["removing", "removed"]),
+    };
+    let mut request = ApplicationsRequest::default();
+    let (targets, no_wait) = match verb {
+        ApplicationVerb::Add {
+            application,
+            targets,
+            option,
+            no_wait,
+        } => {
+            request.add.push(application);
+            request.options = option;
+            (targets, no_wait)
+        }
+        ApplicationVerb::Remove {
+            application,
+            targets,
+            no_wait,
+        } => {
+            request.remove.push(application);
+            (targets, no_wait)
+        }
+    };
+    let chosen = targets.choose(context, &[VeState::Stopped]).await?;
+    let client = context.client.clone();
+    bulk::run(context, title, chosen, line, move |name, bar| {
+        let (client, request) = (client.clone(), request.clone());
+        async move {
+            let begun = client.change_applications(&name, &request).await;
+            let begun = begun.map_err(ClientError::into_api_error)?;
+            finish(&client, begun, &name, no_wait, states, &bar).await
+        }
+    })
+    .await
 }
 
 /// A change of state that takes no words of its own.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::latest::{
-    ApiError, CreateRequest, ErrorCode, Operation, SetOutcome, SetReply, SetRequest, SettingChange,
-    Usage, Ve, VeDetails, VeState,
+    ApiError, ApplicationsRequest, CreateRequest, ErrorCode, Operation, SetOutcome, SetReply,
+    SetRequest, SettingChange, Usage, Ve, VeDetails, VeState,
 };
 use engine::{Notice, Request, Support, VeRequest};
 use policy::Action;
@@ -93,6 +93,19 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
         .submit(Request::Create(request))
         .map_err(api_error)?;
     status::operation_of(up, submitted.operation)
+}
+
+pub(super) fn change_applications(
+    up: &Arc<Up>,
+    ve: &VeKey,
+    request: &ApplicationsRequest,
+) -> Result<Operation, ApiError> {
+    let add = applications(&request.add, &request.options)?;
+    let remove = request.remove.iter().map(|name| Name::new(name));
+    let remove = remove
+        .collect::<Result<_, _>>()
+        .map_err(|error| usage(&error))?;
+    submit(up, ve, VeRequest::Applications { add, remove })
 }
 
 /// Applications by name, with what is chosen of what each offers.

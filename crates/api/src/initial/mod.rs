@@ -30,8 +30,8 @@ pub use node::{
 };
 pub use operation::{Event, Operation, OperationState, Progress, Subject, SubjectKind};
 pub use requests::{
-    CreateRequest, DeleteRequest, DestroyRequest, NodeSetRequest, SetOutcome, SetReply, SetRequest,
-    SettingChange, ShutdownRequest, StartRequest, StopRequest,
+    ApplicationsRequest, CreateRequest, DeleteRequest, DestroyRequest, NodeSetRequest, SetOutcome,
+    SetReply, SetRequest, SettingChange, ShutdownRequest, StartRequest, StopRequest,
 };
 pub use session::{ConsoleRequest, ExecRequest, FileKind, TerminalSize};
 pub use stats::{Stats, Usage};

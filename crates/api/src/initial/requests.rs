@@ -76,6 +76,21 @@ pub struct SetRequest {
     pub labels_removed: Vec<String>,
 }
 
+/// Puts applications below the files of a stopped VE, and takes others away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationsRequest {
+    /// Applications to add, by the names of their own templates on the VE's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// `APPLICATION.SETTING=VALUE` texts: what is chosen of what those offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// Applications to take away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
 /// What became of a [`SetRequest`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetReply {

@@ -118,6 +118,17 @@ fn create_on(text: &str, stack: &str) -> Request {
     })
 }
 
+/// Adds applications to a VE, and takes others away.
+fn applications(add: &[&str], remove: &[&str]) -> VeRequest {
+    VeRequest::Applications {
+        add: add
+            .iter()
+            .map(|text| (name(text), Options::new()))
+            .collect(),
+        remove: remove.iter().map(|text| name(text)).collect(),
+    }
+}
+
 /// Builds the last application of a stack.
 fn build(stack: &str) -> Request {
     Request::Template(TemplateRequest::Application(StackBuild {
@@ -343,8 +354,7 @@ impl Sim {
         let open = registry.operations_open().unwrap();
         assert!(open.is_empty(), "{context}: open operations {open:?}");
         let records = registry.ves().unwrap();
-        let shown = self.engine.list().unwrap();
-        assert_eq!(shown, records, "{context}: what is shown");
+        assert_eq!(self.engine.list().unwrap(), records, "{context}: shown");
         let world = self.node.world();
         assert_eq!(world.violations, Vec::<String>::new(), "{context}");
         assert_eq!(world.exits.len(), 0, "{context}: ends of inits are kept");
@@ -381,6 +391,7 @@ impl Sim {
                 "{context}: addresses of {id}"
             );
         }
+        check_below(&records, &world, context);
         for record in &records {
             let id = record.spec.id;
             let context = format!("{context}: VE {id}");
@@ -409,6 +420,18 @@ impl Sim {
             let addresses = record.spec.addresses.iter().copied().collect();
             assert_eq!(world.links[&id], addresses, "{context}");
         }
+    }
+}
+
+/// Holds what lies below VEs' files against their records.
+fn check_below(records: &[registry::VeRecord], world: &World, context: &str) {
+    for record in records {
+        let id = record.spec.id;
+        let area = &world.areas[&id];
+        assert_eq!(area.before, None, "{context}: how files of VE {id} were");
+        let stack = record.spec.stack().to_string();
+        let fits = area.below.as_ref().is_none_or(|below| *below == stack);
+        assert!(fits, "{context}: below VE {id} is {:?}", area.below);
     }
 }
 

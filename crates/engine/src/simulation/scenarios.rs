@@ -47,7 +47,13 @@ fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) const SCENARIOS: [Scenario; 33] = [
+pub(super) const SCENARIOS: [Scenario; 35] = [
+    scenario("add an application", STOPPED, |sim| {
+        sim.done(ask("web", super::applications(&["nginx"], &[])))
+    }),
+    scenario("add applications", STOPPED, |sim| {
+        sim.done(ask("web", super::applications(&["nginx", "redis"], &[])))
+    }),
     scenario("build an application", None, |sim| {
         sim.done(super::build("debian+mail"))
     }),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Failing, World};
-use super::{Sim, ask, build, create_on, remove, scratch};
+use super::{PATIENT, Sim, applications, ask, build, create_on, remove, scratch};
 use crate::{FailureKind, VeRequest};
 
 fn node_with(applications: &[&str]) -> Sim {
@@ -76,6 +76,33 @@ fn what_is_used_is_not_removed() {
     sim.done(remove("debian+redis")).unwrap();
     sim.done(remove("debian+nginx")).unwrap();
     sim.done(remove("debian")).unwrap();
+}
+
+#[test]
+fn applications_come_and_go_while_a_ve_is_stopped() {
+    let sim = node_with(&["nginx", "redis"]);
+    sim.done(create_on("a", "debian+nginx")).unwrap();
+    sim.done(ask("a", VeRequest::Start)).unwrap();
+    let failure = sim
+        .done(ask("a", applications(&["redis"], &[])))
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::State);
+    sim.done(ask("a", VeRequest::Stop(PATIENT))).unwrap();
+    sim.hear();
+    sim.done(ask("a", applications(&["redis"], &[]))).unwrap();
+    assert_eq!(
+        sim.engine.find("a").unwrap().spec.stack().to_string(),
+        "debian+nginx+redis"
+    );
+    sim.done(ask("a", VeRequest::Start)).unwrap();
+    sim.done(ask("a", VeRequest::Stop(PATIENT))).unwrap();
+    sim.hear();
+    let failure = sim.done(ask("a", applications(&[], &["git"]))).unwrap_err();
+    assert_eq!(failure.message, "VE `a`: it has no application `git`");
+    sim.done(ask("a", applications(&[], &["nginx", "redis"])))
+        .unwrap();
+    assert_eq!(stacks(&sim), ["debian+nginx", "debian+redis"]);
+    sim.check_whole("without");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ve::{Bytes, Exit, Limits, VeId};
 
 use crate::mechanisms::Fault;
 
+mod lower;
 mod node;
 
 /// What outlives the daemon.
@@ -42,6 +43,9 @@ pub(super) struct World {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Area {
     pub(super) disk: Option<Bytes>,
+    /// The stack that its files are made for, once that is known, and how it was before that changed.
+    pub(super) below: Option<String>,
+    pub(super) before: Option<(String, Option<String>)>,
     /// Names of VEs whose inits ran on it.
     pub(super) files: BTreeSet<String>,
     /// Copies in it that are equal to the template's.

@@ -30,6 +30,7 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/ves/{key}/start", post(ves::start))
         .route("/ves/{key}/stop", post(ves::stop))
         .route("/ves/{key}/restart", post(ves::restart))
+        .route("/ves/{key}/applications", post(ves::applications))
         .route("/ves/{key}/pause", post(ves::pause))
         .route("/ves/{key}/suspend", post(ves::suspend))
         .route("/ves/{key}/resume", post(ves::resume))

@@ -2,8 +2,8 @@
 
 use api::UPGRADE_PROTOCOL;
 use api::latest::{
-    ApiError, ConsoleRequest, CreateRequest, DeleteRequest, ErrorCode, ExecRequest, SetRequest,
-    StartRequest, StopRequest, VeState,
+    ApiError, ApplicationsRequest, ConsoleRequest, CreateRequest, DeleteRequest, ErrorCode,
+    ExecRequest, SetRequest, StartRequest, StopRequest, VeState,
 };
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -103,6 +103,17 @@ pub(super) async fn pause(
     query: Query,
 ) -> Answer {
     let operation = door.node.pause(VeKey::parse(&key)).await?;
+    super::begun(&door, &query, operation).await
+}
+
+pub(super) async fn applications(
+    State(door): State<Door>,
+    Path(key): Path<String>,
+    query: Query,
+    Json(request): Json<ApplicationsRequest>,
+) -> Answer {
+    let key = VeKey::parse(&key);
+    let operation = door.node.change_applications(key, request).await?;
     super::begun(&door, &query, operation).await
 }
 

@@ -4,11 +4,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use api::latest::{
-    ApiError, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest, DestroyRequest,
-    DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply, InitRequest, Isolation,
-    NodeSetRequest, NodeStatus, Operation, OperationState, PoolStatus, SetReply, SetRequest,
-    ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind, Template,
-    TemplateDetails, Ve, VeDetails, VeState,
+    ApiError, ApplicationsRequest, BuildRequest, ConsoleRequest, CreateRequest, DeleteRequest,
+    DestroyRequest, DoctorReport, ErrorCode, Event, ExecRequest, ImportRequest, InitReply,
+    InitRequest, Isolation, NodeSetRequest, NodeStatus, Operation, OperationState, PoolStatus,
+    SetReply, SetRequest, ShutdownRequest, StartRequest, Stats, StopRequest, Subject, SubjectKind,
+    Template, TemplateDetails, Ve, VeDetails, VeState,
 };
 use server::{
     ByteSource, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles, Reply, Session,
@@ -135,6 +135,11 @@ impl Node for Fake {
 
     fn pause(&self, ve: VeKey) -> Reply<'_, Operation> {
         Box::pin(async move { self.change(&ve, "pause", &[VeState::Running], VeState::Paused) })
+    }
+
+    fn change_applications(&self, ve: VeKey, _: ApplicationsRequest) -> Reply<'_, Operation> {
+        let stopped = VeState::Stopped;
+        Box::pin(async move { self.change(&ve, "applications", &[stopped], stopped) })
     }
 
     fn suspend(&self, ve: VeKey) -> Reply<'_, Operation> {

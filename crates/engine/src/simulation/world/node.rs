@@ -79,6 +79,19 @@ impl Mechanisms for FakeNode {
         call.end(())
     }
 
+    fn lower_check(&self, record: &VeRecord, _: &Stack) -> Result<(), Fault> {
+        let id = record.spec.id;
+        self.begin(Some(id), "lower_check")?.end(())
+    }
+
+    fn lower_change(&self, record: &VeRecord, new: &Stack) -> Result<(), Fault> {
+        self.change_lower(record, new)
+    }
+
+    fn lower_settle(&self, record: &VeRecord) -> Result<(), Fault> {
+        self.settle_lower(record)
+    }
+
     fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault> {
         let call = self.begin(None, "stacks_collect")?;
         let used: BTreeSet<_> = used.iter().map(ToString::to_string).collect();
@@ -168,6 +181,15 @@ impl Mechanisms for FakeNode {
             start_time_ticks: 1,
             boot_id: "boot".to_owned(),
         };
+        let stack = record.spec.stack().to_string();
+        let area = world.areas.entry(id).or_default();
+        let fits = *area.below.get_or_insert_with(|| stack.clone()) == stack;
+        let fits = fits && area.before.is_none();
+        if !fits {
+            world.violation(format!(
+                "VE {id} is launched on files that are not for {stack}"
+            ));
+        }
         let area = world.areas.entry(id).or_default();
         area.files.insert(record.spec.name.to_string());
         area.copies += 2;
