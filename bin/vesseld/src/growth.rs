@@ -10,7 +10,8 @@
 //! found running, and one that may have to give back. So what a VE came to need while no daemon ran is seen by the
 //! next one, and a node on which nothing grows costs nothing.
 //!
-//! What was given is in the VE's record, and not here.
+//! What was given is in the VE's record, and not here. Where the kernel slows a VE down so that it is heard
+//! (cgroup2), it does so while no daemon runs, too: the VE is not killed then, and waits.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -261,6 +262,8 @@ impl Growth {
         }
         if decision.needs {
             ve.needed_at = now;
+        } else if ve.told.take().is_some() {
+            tell(id, group.slow_memory(ve.slow_from()));
         }
         ve.spacing = spacing(has.saturating_sub(in_use));
         ve.due = decision.look_after.map(|after| now + after);
@@ -323,6 +326,8 @@ impl Growth {
                 format!("{} is left on the node for VEs", readable(free)),
             ),
         };
+        // Nobody would end its waiting.
+        tell(id, up.host.groups.ve(id).slow_memory(None));
         if let Some(ve) = self.locked().get_mut(&id) {
             ve.told = Some(word);
             // Others may give something back.

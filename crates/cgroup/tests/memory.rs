@@ -6,7 +6,7 @@ mod common;
 #[cfg(test)]
 mod tests {
 
-    use cgroup::{Controller, Limits, Protection, Refusal};
+    use cgroup::{Controller, Limits, Protection, Refusal, Told};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::common::*;
@@ -85,6 +85,43 @@ mod tests {
         assert!(matches!(refused, Refusal::MemoryInUse { .. }), "{refused}");
         group.cap_memory(None).unwrap();
         assert_eq!(group.usage().unwrap().out_of_memory_kills, 0);
+    }
+
+    #[test]
+    fn a_ve_that_comes_to_need_memory_is_heard() {
+        let Some(node) = Node::open(60_740) else {
+            return;
+        };
+        let group = node.group.create(id(60_741)).unwrap();
+        let applied = group.apply(&Limits {
+            memory_limit_bytes: Some(32 * MEBIBYTE),
+            ..Limits::default()
+        });
+        assert!(applied.is_complete(), "{:?}", applied.refused);
+        group.slow_memory(Some(20 * MEBIBYTE)).unwrap();
+        let strain = group.memory_strain(&[16 * MEBIBYTE]).unwrap();
+        let told = |milliseconds: i64| -> Vec<Told> {
+            let timeout = Timespec {
+                tv_sec: milliseconds / 1_000,
+                tv_nsec: milliseconds % 1_000 * 1_000_000,
+            };
+            let descriptors = strain.descriptors();
+            let mut events: Vec<_> = descriptors
+                .map(|(fd, flags)| PollFd::new(fd, flags))
+                .collect();
+            poll(&mut events, Some(&timeout)).unwrap();
+            let ready = events
+                .iter()
+                .enumerate()
+                .filter(|(_, event)| !event.revents().is_empty());
+            ready.filter_map(|(at, _)| strain.take(at)).collect()
+        };
+        assert!(!told(50).contains(&Told::Use), "told of nothing");
+        let _process = start(&group, &holds(24));
+        wait_for("it to be heard", || told(1_000).contains(&Told::Use));
+        let (in_use, all) = group.memory_in_use().unwrap();
+        assert!(in_use > 8 * MEBIBYTE && in_use <= all, "{in_use} of {all}");
+        group.slow_memory(None).unwrap();
     }
 
     #[test]

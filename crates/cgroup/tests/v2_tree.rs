@@ -108,6 +108,35 @@ mod tests {
     }
 
     #[test]
+    fn a_ve_that_comes_to_need_memory_is_slowed_and_heard() {
+        let tree = Tree::new(".");
+        for (name, text) in [
+            ("memory.high", "max"),
+            ("memory.events", "high 0\nmax 0\n"),
+            ("memory.pressure", ""),
+            ("memory.current", "1000\n"),
+            (
+                "memory.stat",
+                "anon 300\nactive_file 200\ninactive_file 400\n",
+            ),
+        ] {
+            tree.put(&format!("vessel-100/101/{name}"), text);
+        }
+        let node = NodeGroup::open(&tree.layout(OWN, "nowhere"), id(100), None).unwrap();
+        let group = node.ve(id(101));
+        assert_eq!(group.memory_in_use().unwrap(), (400, 1_000));
+        for (from, written) in [(Some(900), "900"), (None, "max")] {
+            group.slow_memory(from).unwrap();
+            assert_eq!(tree.get("vessel-100/101/memory.high"), written);
+        }
+        let strain = group.memory_strain(&[800]).unwrap();
+        assert_eq!(strain.descriptors().count(), 2);
+        // A part of a window that the kernel takes from anybody.
+        let trigger = tree.get("vessel-100/101/memory.pressure");
+        assert_eq!(trigger, "some 200000 2000000");
+    }
+
+    #[test]
     fn a_controller_that_the_kernel_lacks_is_named() {
         let tree = Tree::new(".");
         tree.put("cgroup.controllers", "cpu pids\n");
