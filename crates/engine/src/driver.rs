@@ -164,7 +164,11 @@ impl Engine {
         } else {
             Outcome::Record(&after)
         };
-        let ended = self.inner.end_operation(operation, &result, outcome, event);
+        let inner = &self.inner;
+        let ended = match request {
+            VeRequest::Grow { .. } => inner.end_unwaited(operation, &result, outcome, event),
+            _ => inner.end_operation(operation, &result, outcome, event),
+        };
         match request {
             VeRequest::Applications { .. } if ended.is_ok() => self.applications_settle(&after),
             VeRequest::Applications { .. } => self.inner.stack_hold(id, None),

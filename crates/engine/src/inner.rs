@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use registry::{Event, OperationId, OperationState, Outcome, VeRecord};
+use registry::{CreateConflict, Event, OperationId, OperationState, Outcome, Registry, VeRecord};
 use ve::{Stack, State, VeId};
 
 use crate::error::{Failure, FailureKind};
@@ -22,6 +22,16 @@ pub struct Ticket {
     pub progress: Option<Progress>,
     pub(crate) cancelled: Arc<AtomicBool>,
 }
+
+/// How the end of an operation is written down.
+type End = fn(
+    &Registry,
+    OperationId,
+    OperationState,
+    Option<(&str, &str)>,
+    Outcome<'_>,
+    &Event,
+) -> Result<i64, CreateConflict>;
 
 pub(crate) struct Inner {
     pub(crate) parts: EngineParts,
@@ -259,7 +269,31 @@ impl Inner {
         operation: OperationId,
         result: &Result<(), Failure>,
         outcome: Outcome<'_>,
+        event: Event,
+    ) -> Result<(), Failure> {
+        self.end(operation, result, outcome, event, Registry::operation_end)
+    }
+
+    /// The same for an operation that nobody asked for and the next of which is urgent: nobody waits for the
+    /// disk.
+    pub(crate) fn end_unwaited(
+        &self,
+        operation: OperationId,
+        result: &Result<(), Failure>,
+        outcome: Outcome<'_>,
+        event: Event,
+    ) -> Result<(), Failure> {
+        let end = Registry::operation_end_unwaited;
+        self.end(operation, result, outcome, event, end)
+    }
+
+    fn end(
+        &self,
+        operation: OperationId,
+        result: &Result<(), Failure>,
+        outcome: Outcome<'_>,
         mut event: Event,
+        end: End,
     ) -> Result<(), Failure> {
         self.settle_holding(outcome);
         event.at = (self.parts.clock)();
@@ -274,10 +308,14 @@ impl Inner {
         let words = failure
             .zip(text.as_deref())
             .map(|(f, text)| (f.kind.as_str(), text));
-        let ended = self
-            .parts
-            .registry
-            .operation_end(operation, state, words, outcome, &event);
+        let ended = end(
+            &self.parts.registry,
+            operation,
+            state,
+            words,
+            outcome,
+            &event,
+        );
         self.close_ticket(operation);
         event.id = ended?;
         if let Some(id) = event.ve.and_then(|number| VeId::new(number).ok()) {

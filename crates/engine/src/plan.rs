@@ -143,8 +143,7 @@ impl<'a> Work<'a> {
                 let cancelled = || sink.cancelled();
                 mechanisms.end(id, Some(&record.spec.template), *patience, &cancelled)?;
                 record.run = None;
-                record.state = State::Stopped;
-                record.spec.limits.memory_growth.given = None;
+                stopped(record);
             }
             Step::Clear => mechanisms.clear(id)?,
             Step::Freeze => {
@@ -172,8 +171,7 @@ impl<'a> Work<'a> {
             Step::Discard => {
                 let dropped = mechanisms.discard(id);
                 dropped.or_else(|fault| self.unless_asleep(false, fault))?;
-                self.record.state = State::Stopped;
-                self.record.spec.limits.memory_growth.given = None;
+                stopped(&mut self.record);
             }
             Step::Compact | Step::Lower(_) | Step::Install(_) | Step::Keep(_) => {
                 return self.step_on_files(step);
@@ -289,6 +287,12 @@ impl Step {
             Self::End(_) | Self::Suspend | Self::Wake | Self::Discard | Self::AreaRemove
         )
     }
+}
+
+/// Its next init begins with what its administrator gave it.
+fn stopped(record: &mut VeRecord) {
+    record.state = State::Stopped;
+    record.spec.limits.memory_growth.given = None;
 }
 
 /// What is said of a sleeper that cannot be woken any more.

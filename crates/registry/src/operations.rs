@@ -151,6 +151,24 @@ impl Registry {
         outcome: Outcome<'_>,
         event: &Event,
     ) -> Result<i64, CreateConflict> {
+        let event = self.operation_end_unwaited(id, state, failure, outcome, event)?;
+        self.sync()?;
+        Ok(event)
+    }
+
+    /// The same without waiting for the disk, for what nobody was told: it survives the daemon at once, and a
+    /// power cut with the next call that waits.
+    ///
+    /// # Errors
+    /// Names an address that another VE has; nothing is changed then.
+    pub fn operation_end_unwaited(
+        &self,
+        id: OperationId,
+        state: OperationState,
+        failure: Option<(&str, &str)>,
+        outcome: Outcome<'_>,
+        event: &Event,
+    ) -> Result<i64, CreateConflict> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         leave(&transaction, outcome)?;
@@ -166,8 +184,6 @@ impl Registry {
         )?;
         let event = event_insert(&transaction, event)?;
         transaction.commit()?;
-        drop(connection);
-        self.sync()?;
         Ok(event)
     }
 
