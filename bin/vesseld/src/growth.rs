@@ -298,7 +298,8 @@ impl Growth {
         let Some(ve) = ves.get_mut(&id) else { return };
         let again = match submitted {
             Ok(submitted) => {
-                ve.asked = Some(submitted.operation);
+                // It may be made already.
+                ve.asked = (ve.given != given).then_some(submitted.operation);
                 ASKED_SPACING
             }
             Err(failure) => {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::guarantees::hold;
-use crate::harness::{Node, tests, until};
+use crate::harness::{Node, slowness, tests, until};
 
 tests! {
     Node [] =>
@@ -20,6 +20,18 @@ tests! {
 
 /// A VE has to be heard, looked at and given more.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time from one part of what a VE comes to use to the next.
+const INTERVAL: Duration = Duration::from_millis(150);
+
+/// Has a VE use more and more, in parts of so many megabytes.
+fn fill(node: &Node, name: &str, parts: u32, megabytes: u32) -> Result<()> {
+    for _ in 0..parts {
+        hold(node, name, megabytes)?;
+        std::thread::sleep(INTERVAL * slowness());
+    }
+    Ok(())
+}
 
 /// What was given to a VE beyond its limit, in mebibytes.
 fn given(node: &Node, name: &str) -> Result<u64> {
@@ -59,9 +71,7 @@ fn memory_is_given_before_a_ve_is_killed_and_goes_back(node: &mut Node) -> Resul
         "memory.grow.give-back=2s",
     ];
     start(node, "web", &rules)?;
-    for _ in 0..7 {
-        hold(node, "web", 20)?;
-    }
+    fill(node, "web", 7, 20)?;
     // 140 megabytes of its own are 80 % of 167 mebibytes.
     let enough = |given: &u64| (96..=192).contains(given);
     let more = until("it was given more", PATIENCE, || given(node, "web"), enough)?;
@@ -93,9 +103,7 @@ fn memory_is_given_before_a_ve_is_killed_and_goes_back(node: &mut Node) -> Resul
 
 fn without_a_ceiling_it_is_killed(node: &mut Node) -> Result<()> {
     start(node, "web", &["memory.limit=64M"])?;
-    for _ in 0..7 {
-        hold(node, "web", 20)?;
-    }
+    fill(node, "web", 7, 20)?;
     let killed = |kills: &Value| kills.as_u64() > Some(0);
     until("it is killed", PATIENCE, || kills(node, "web"), killed)?;
     ensure!(given(node, "web")? == 0 && seen_inside(node, "web")? == 64);
@@ -159,9 +167,7 @@ fn it_ends_at_the_ceiling_and_at_what_others_are_guaranteed(node: &mut Node) -> 
         "memory.grow.step=32M",
     ];
     start(node, "web", &rules)?;
-    for _ in 0..5 {
-        hold(node, "web", 22)?;
-    }
+    fill(node, "web", 5, 22)?;
     until(
         "it has all of it",
         PATIENCE,
@@ -248,9 +254,7 @@ fn what_an_administrator_sets_counts(node: &mut Node) -> Result<()> {
         "memory.grow.ceiling=256M",
         "memory.grow.step=32M",
     ])?;
-    for _ in 0..4 {
-        hold(node, "web", 20)?;
-    }
+    fill(node, "web", 4, 20)?;
     until(
         "it was given more",
         PATIENCE,
