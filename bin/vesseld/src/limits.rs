@@ -60,9 +60,7 @@ impl Host {
                     Support::None("the kernel cannot merge memory (CONFIG_KSM)".to_owned())
                 }
             },
-            Key::IoShare => {
-                Support::None("this version does not know how".to_owned())
-            }
+            Key::IoShare => self.io_share_support(),
             _ => Support::Full,
         }
     }
@@ -79,7 +77,11 @@ impl Host {
             ))
             .of_kind(FailureKind::Resources)
         });
-        for divided in [self.shape_divide(division), self.space_divide(division)] {
+        for divided in [
+            self.shape_divide(division),
+            self.space_divide(division),
+            self.io_schedule(division.io_shared),
+        ] {
             first = first.and(divided);
         }
         for (id, weight) in &division.cpu_weights {
@@ -155,6 +157,9 @@ impl Host {
 
     /// Puts limits on the processes of a VE.
     pub(crate) fn group_limits_apply(&self, id: VeId, limits: &Limits) -> Result<(), Fault> {
+        if limits.io_share.is_some() {
+            self.io_schedule(true)?;
+        }
         let group = self.groups.ve(id);
         self.guard.apply(id, limits, || apply(&group, limits))?;
         self.growth.note(&group, limits);
@@ -213,6 +218,7 @@ fn apply(group: &cgroup::VeGroup, limits: &Limits) -> Result<(), Fault> {
         memory_limit_bytes: guard::most(limits),
         swap_limit_bytes: limits.memory_swap.map(Bytes::get),
         processes_limit: limits.processes,
+        io_weight: limits.io_share,
         io: cgroup::IoLimits {
             read_bytes: limits.io_read.map(Bytes::get),
             write_bytes: limits.io_write.map(Bytes::get),

@@ -24,6 +24,7 @@ mod network_watch;
 mod node;
 mod passwords;
 mod records;
+mod scheduler;
 mod shaper;
 mod sleep;
 mod space;

@@ -42,6 +42,8 @@ pub struct Limits {
     pub swap_limit_bytes: Option<u64>,
     /// Processes and threads; `None` is [`processes_default`].
     pub processes_limit: Option<u32>,
+    /// Weight at the pool's disk against other VEs: 1 to 1,000; `None` is 100.
+    pub io_weight: Option<u32>,
     /// Rates at the pool's disk.
     pub io: IoLimits,
 }
@@ -65,6 +67,8 @@ pub enum LimitKey {
     Swap,
     /// [`Limits::processes_limit`].
     Processes,
+    /// [`Limits::io_weight`].
+    IoShare,
     /// [`Limits::io`].
     Io,
 }
@@ -122,6 +126,7 @@ impl fmt::Display for LimitKey {
             Self::Memory => "memory.limit",
             Self::Swap => "memory.swap",
             Self::Processes => "processes.limit",
+            Self::IoShare => "io.share",
             Self::Io => "io",
         })
     }
@@ -159,6 +164,7 @@ impl VeGroup {
                 LimitKey::Processes,
                 self.apply_processes(limits.processes_limit),
             ),
+            (LimitKey::IoShare, self.apply_io_weight(limits.io_weight)),
             (LimitKey::Io, self.apply_io(&limits.io)),
         ];
         let mut refused: Vec<_> = outcomes

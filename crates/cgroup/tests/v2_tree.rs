@@ -188,6 +188,7 @@ mod tests {
             memory_limit_bytes: Some(10_000_000),
             swap_limit_bytes: Some(7),
             processes_limit: Some(9),
+            io_weight: None,
             io: IoLimits {
                 read_bytes: Some(1_000_000),
                 write_operations: Some(200),

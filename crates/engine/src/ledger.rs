@@ -107,6 +107,7 @@ impl Ledger {
             cpu_weights,
             memory_guaranteed,
             memory_for_ves: self.node.memory_for_ves(),
+            io_shared: running().any(|(_, holding)| holding.limits.io_share.is_some()),
             disk_guarantees: self.disk_guarantees(),
             disk_reserve: self.node.disk_reserve(),
             network_guaranteed: running()

@@ -60,6 +60,8 @@ pub struct Division {
     pub memory_guaranteed: Bytes,
     /// What VEs may use of it, together.
     pub memory_for_ves: Bytes,
+    /// Whether a running VE has a share of the pool's disk of its own.
+    pub io_shared: bool,
     /// Guarantees of space in the pool, each with the VE's limit, of all VEs that have one.
     pub disk_guarantees: BTreeMap<VeId, (Bytes, Option<Bytes>)>,
     /// What VEs together do not use of the pool while one has one.

@@ -28,6 +28,7 @@
 //! Set by the programs `tc` and `nft`: some ten milliseconds for any number of VEs.
 
 mod control;
+mod way;
 
 use std::fmt::Write as _;
 use std::io;
@@ -41,6 +42,8 @@ use crate::message;
 use crate::netlink::{Batch, Netlink, NetlinkError, Step};
 use crate::nft::{self, NftError};
 use crate::node::NodeNetwork;
+
+use way::{received_from_outside, removal, way_round};
 
 /// A rate with what may be saved up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,9 +124,6 @@ const NOTHING_BITS: u64 = 8_000;
 const NOTHING_BUCKET_BYTES: u64 = 2_000;
 /// Bytes of a VE's turn when what is left is divided; the same for all, so it is divided equally.
 const TURN_BYTES: u64 = 60_000;
-/// Addresses that only the node's own links know, and groups, which end at the node.
-const LOCAL4: [&str; 2] = ["169.254.0.0/16", "224.0.0.0/4"];
-const LOCAL6: [&str; 2] = ["fe80::/10", "ff00::/8"];
 
 /// Holds VEs that run to what is said of each. Those without a link are left out. Running it again changes
 /// nothing.
@@ -363,107 +363,6 @@ fn rates(hold: &Hold) -> Option<([u64; 2], [u64; 2])> {
             Some(([guaranteed.0, ceiling], [guaranteed.1, bucket]))
         }
     }
-}
-
-/// Leads what comes from outside the node's ranges to the device. A match without an action lets pass.
-fn received_from_outside(network: &NodeNetwork, link: &str, device: &str) -> String {
-    let mut lines = format!("qdisc add dev {link} clsact\n");
-    let families = [
-        ("ip", "ip", ranges4(network)),
-        ("ipv6", "ip6", ranges6(network)),
-    ];
-    for (preference, (protocol, word, ranges)) in families.iter().enumerate() {
-        let mut rule = |preference: usize, rest: &str| {
-            let _ = writeln!(
-                lines,
-                "filter add dev {link} egress pref {preference} protocol {protocol} u32 match {rest}"
-            );
-        };
-        for range in ranges {
-            rule(preference + 1, &format!("{word} src {range} classid 1:1"));
-        }
-        let rest = format!("u32 0 0 action mirred egress redirect dev {device}");
-        rule(preference + 11, &rest);
-    }
-    lines
-}
-
-/// Leads what a VE sends to the device, and tells packets' classes, for `nft`. What was before is replaced.
-fn way_round(network: &NodeNetwork, link: &str, class: &str, hold: &Hold) -> String {
-    let (table, device) = (table(network), sender(network));
-    let mut text = removal(&table, link);
-    if *hold == Hold::default() {
-        return text;
-    }
-    for (name, kind, ranges) in [
-        ("inside4", "ipv4_addr", ranges4(network)),
-        ("inside6", "ipv6_addr", ranges6(network)),
-    ] {
-        // The ranges may have been others.
-        let _ = writeln!(
-            text,
-            "add set netdev {table} {name} {{ type {kind}; flags interval; }}\n\
-             flush set netdev {table} {name}\n\
-             add element netdev {table} {name} {{ {} }}",
-            ranges.join(", ")
-        );
-    }
-    let passing = match hold.limit {
-        // Everything counts.
-        Some(_) => "",
-        None => {
-            "\t\tmeta protocol != { ip, ip6 } accept\n\
-             \t\tip daddr @inside4 accept\n\
-             \t\tip6 daddr @inside6 accept\n"
-        }
-    };
-    let _ = write!(
-        text,
-        "table netdev {table} {{\n\
-         \tchain {link} {{\n\
-         \t\ttype filter hook ingress device {link} priority 0; policy accept;\n\
-         {passing}\
-         \t\tmeta priority set {class} fwd to \"{device}\"\n\
-         \t}}\n"
-    );
-    if hold.part.is_some() {
-        let _ = write!(
-            text,
-            "\tchain {link}-to {{\n\
-             \t\ttype filter hook egress device {link} priority 0; policy accept;\n\
-             \t\tmeta priority set {class}\n\
-             \t}}\n"
-        );
-    }
-    text.push_str("}\n");
-    text
-}
-
-/// Removes a VE's chains, declared first so that one that is gone already is no error.
-fn removal(table: &str, link: &str) -> String {
-    let mut text = format!("add table netdev {table}\n");
-    for chain in [link.to_owned(), format!("{link}-to")] {
-        for word in ["add", "flush", "delete"] {
-            let _ = writeln!(text, "{word} chain netdev {table} {chain}");
-        }
-    }
-    text
-}
-
-fn ranges4(network: &NodeNetwork) -> Vec<String> {
-    let local = LOCAL4.map(str::to_owned);
-    crate::node::ranges4(network)
-        .into_iter()
-        .chain(local)
-        .collect()
-}
-
-fn ranges6(network: &NodeNetwork) -> Vec<String> {
-    let local = LOCAL6.map(str::to_owned);
-    crate::node::ranges6(network)
-        .into_iter()
-        .chain(local)
-        .collect()
 }
 
 fn bucket_bytes(limit_bits: u64, burst_bits: u64) -> u64 {

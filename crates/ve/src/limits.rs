@@ -47,7 +47,7 @@ pub struct Limits {
     pub disk_guarantee: Option<Bytes>,
     /// Space in the pool, for everything that the VE changed.
     pub disk: Option<Bytes>,
-    /// Weight against the other VEs when the pool's disk is busy: 1 to 10,000, usually 100.
+    /// Weight against the other VEs when the pool's disk is busy: 1 to 1,000, usually 100.
     pub io_share: Option<u32>,
     /// Bytes per second that it reads from the pool's disk at most.
     pub io_read: Option<Bytes>,

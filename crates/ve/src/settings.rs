@@ -63,7 +63,7 @@ pub enum Setting {
     DiskGuarantee(Option<Bytes>),
     /// Space in the pool; `None` lifts the limit.
     DiskLimit(Option<Bytes>),
-    /// Weight at the disk, 1 to 10,000; `None` is the default of 100.
+    /// Weight at the disk, 1 to 1,000; `None` is the default of 100.
     IoShare(Option<u32>),
     /// Bytes read per second; `None` lifts the limit.
     IoReadLimit(Option<Bytes>),
@@ -148,8 +148,10 @@ pub enum InvalidSetting {
 const MEMORY_MIN: Bytes = Bytes::from_mebibytes(4);
 /// Least space in which a distribution's first boot can write its logs and identity.
 const DISK_MIN: Bytes = Bytes::from_mebibytes(16);
-/// The scale of `cpu.weight` and `io.weight` (cgroup-v2.rst).
+/// The scale of `cpu.weight` (cgroup-v2.rst).
 const SHARE_MAX: u32 = 10_000;
+/// The scale of the kernel's scheduler (`BFQ_MAX_WEIGHT`, block/bfq-iosched.h).
+const IO_SHARE_MAX: u32 = 1_000;
 /// The kernel's bound on process numbers (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
 const PROCESSES_MAX: u32 = 4_194_304;
 /// More addresses than this on one VE are a mistake or an attack on the route table.
@@ -221,7 +223,7 @@ impl Setting {
             Key::FilesLimit => Self::FilesLimit(count(FILES_MIN, FILES_MAX)?),
             Key::DiskGuarantee => Self::DiskGuarantee(bytes(DISK_MIN)?),
             Key::DiskLimit => Self::DiskLimit(bytes(DISK_MIN)?),
-            Key::IoShare => Self::IoShare(share()?),
+            Key::IoShare => Self::IoShare(count(1, IO_SHARE_MAX)?),
             Key::IoReadLimit => Self::IoReadLimit(bytes_rate()?),
             Key::IoWriteLimit => Self::IoWriteLimit(bytes_rate()?),
             Key::IoReadOperations => Self::IoReadOperations(operations()?),

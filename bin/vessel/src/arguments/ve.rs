@@ -290,7 +290,8 @@ Examples:
 Keys, each to be taken away with `none`:
   cpu.guarantee, cpu.limit    processors: 0.5, 2, 150%
   cpu.burst                   processors beyond the limit for a tenth of a second, saved up before
-  cpu.share, io.share         weight for what is not guaranteed: 1 to 10000, normally 100
+  cpu.share                   weight for what is not guaranteed: 1 to 10000, normally 100
+  io.share                    weight while the pool's disk is busy: 1 to 1000, normally 100
   cpu.set                     processors to run on: 0-3,8
   memory.guarantee, memory.limit, memory.swap
                               512M, 1.5G

@@ -237,7 +237,7 @@ pub struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     pub disk_limit: Option<u64>,
-    /// Weight against other VEs when the disk is busy, 1 to 10,000, normally 100.
+    /// Weight against other VEs when the disk is busy, 1 to 1,000, normally 100.
     #[serde(rename = "io.share", default, skip_serializing_if = "Option::is_none")]
     pub io_share: Option<u32>,
     /// Bytes per second read at most.

@@ -78,7 +78,33 @@ impl IoLimits {
 const V1_READ_BYTES: &str = "blkio.throttle.read_bps_device";
 const V2_RATES: &str = "io.max";
 
+const V1_WEIGHT: &str = "blkio.bfq.weight";
+const V2_WEIGHT: &str = "io.bfq.weight";
+/// Weight of a group that has none of its own.
+const WEIGHT_DEFAULT: u32 = 100;
+
+fn weight_file(home: Home) -> &'static str {
+    match home {
+        Home::V1(_) => V1_WEIGHT,
+        Home::V2 => V2_WEIGHT,
+    }
+}
+
 impl VeGroup {
+    /// Weight at the disk, which the scheduler BFQ goes by: 1 to 1,000 (`BFQ_MAX_WEIGHT`,
+    /// block/bfq-iosched.h).
+    pub(super) fn apply_io_weight(&self, weight: Option<u32>) -> Result<(), Refusal> {
+        let Some((directory, home)) = self.inner.directory(Controller::Io) else {
+            return unlimited_or_unsupported(weight.is_none(), Controller::Io);
+        };
+        let file = self.file(weight_file(home));
+        if weight.is_none() && !directory.has(&file) {
+            return Ok(());
+        }
+        let weight = weight.unwrap_or(WEIGHT_DEFAULT);
+        Ok(directory.write(&file, &weight.to_string())?)
+    }
+
     pub(super) fn apply_io(&self, limits: &IoLimits) -> Result<(), Refusal> {
         let controlled = self.inner.directory(Controller::Io);
         let (Some((directory, home)), Some(device)) = (controlled, self.inner.io_device.get())
@@ -105,6 +131,32 @@ impl VeGroup {
 }
 
 impl NodeGroup {
+    /// Why VEs cannot be weighed against each other at the pool's disk, if they cannot.
+    #[must_use]
+    pub fn io_weights_missing(&self) -> Option<&'static str> {
+        let Some((directory, home)) = self.inner().directory(Controller::Io) else {
+            return Some("the controller of input and output is not there");
+        };
+        let below = Path::new(weight_file(home));
+        (!directory.has(below)).then_some(
+            "the scheduler BFQ is not there (`modprobe bfq`, or a kernel with `CONFIG_IOSCHED_BFQ` and \
+             `CONFIG_BFQ_GROUP_IOSCHED`)",
+        )
+    }
+
+    /// Whether what VEs write later from the page cache is weighed, too: cgroup v1 knows not whose it is.
+    #[must_use]
+    pub fn io_weighs_all(&self) -> bool {
+        let io = self.inner().directory(Controller::Io);
+        io.is_some_and(|(_, home)| home == Home::V2)
+    }
+
+    /// The device that [`NodeGroup::count_io_of`] named, as `7:0`.
+    #[must_use]
+    pub fn io_device(&self) -> Option<&str> {
+        self.inner().io_device.get().map(String::as_str)
+    }
+
     /// Which input and output of VEs this host can limit.
     #[must_use]
     pub fn io_control(&self) -> IoControl {

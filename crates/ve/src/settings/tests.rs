@@ -78,7 +78,7 @@ fn refusals_name_key_and_rule() {
         ("memory.grow.cooldown=soon", "a span of time"),
         ("memory.grow.give-back=0s", "at least 1s"),
         ("cpu.guarantee=-1", "amount of CPU"),
-        ("io.share=0", "from 1 to 10000"),
+        ("io.share=0", "from 1 to 1000"),
         ("io.read.limit=5Mbit", "not a size"),
         ("io.read.ops=1", "at least 10iops"),
         ("network.limit=10M", "write it as 500Kbit"),
