@@ -82,6 +82,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Outcome {
         Verb::Start(a) => c::life::start(context, a).await,
         Verb::Stop(a) => c::life::stop(context, a).await,
         Verb::Restart(a) => c::life::restart(context, a).await,
+        Verb::Sample(verb) => c::sample::run(context, verb).await,
         Verb::Application(verb) => c::life::application(context, verb).await,
         Verb::Pause(a) => c::life::pause(context, a).await,
         Verb::Suspend(a) => c::life::suspend(context, a).await,

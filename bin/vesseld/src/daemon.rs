@@ -235,6 +235,7 @@ impl Daemon {
             // Without a listener nobody has to hear.
             publish: Box::new(move |notice| drop(notices.send(notice))),
         });
+        crate::node::samples::prepare(engine.registry())?;
         let alerts = Alerts::load(engine.registry(), self.root.clone())?;
         let up = Arc::new(Up {
             host,

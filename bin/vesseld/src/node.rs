@@ -10,6 +10,7 @@ mod isolation;
 mod logs;
 mod meters;
 mod resources;
+pub(crate) mod samples;
 mod sessions;
 mod statistics;
 mod status;

@@ -9,6 +9,7 @@ mod alerts;
 mod contents;
 mod error;
 mod node;
+mod samples;
 mod session;
 mod transport;
 

@@ -23,6 +23,7 @@ pub mod meters;
 pub mod node;
 mod query;
 mod routes;
+mod samples;
 mod session;
 mod tcp;
 
@@ -34,4 +35,5 @@ pub use node::{
     ByteSink, ByteSource, Control, EventFilter, LogFilter, Node, OperationFilter, Peer, PutFiles,
     Reply, Session, VeFilter, VeKey,
 };
+pub use samples::Samples;
 pub use tcp::{ListenError, listen, serve_metrics};

@@ -7,6 +7,7 @@
 mod alert;
 mod contents;
 mod node;
+mod sample;
 mod ve;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub(crate) use node::{
     ApplicationVerb, DoctorArguments, EventsArguments, InitArguments, NodeVerb, OperationVerb,
     PoolVerb, TemplateVerb,
 };
+pub(crate) use sample::SampleVerb;
 pub(crate) use ve::{
     ConsoleArguments, CopyArguments, CreateArguments, DeleteArguments, EnterArguments,
     ExecArguments, IsolationArguments, ListArguments, LogsArguments, PauseArguments, SetArguments,
@@ -79,6 +81,9 @@ pub(crate) enum Verb {
     /// Build, import and look after templates
     #[command(subcommand)]
     Template(TemplateVerb),
+    /// Keep named sets of what VEs are created with
+    #[command(subcommand)]
+    Sample(SampleVerb),
     /// Add applications to VEs, and take them away
     #[command(subcommand, visible_alias = "app")]
     Application(ApplicationVerb),

@@ -27,6 +27,7 @@ Examples:
   vessel create web --template debian-12 --count 10 --set memory.limit=512M --label team=shop
   vessel create shop --template debian-12 --application nginx --application redis \
     --option redis.maxmemory=64mb
+  vessel create app --template debian-12 --sample small --count 100
   vessel create db --template debian-12 --address 10.99.0.20 --ssh-key ~/.ssh/id_ed25519.pub
   pwgen 20 1 | tee secret | vessel create mail --template debian-12 --password-stdin
 
@@ -35,8 +36,11 @@ pub(crate) struct CreateArguments {
     /// Name of the VE, or with --count what the names begin with: `web` gives web-1, web-2, ...
     pub(crate) name: String,
     /// Template to make it from
-    #[arg(long, short)]
-    pub(crate) template: String,
+    #[arg(long, short, required_unless_present = "sample")]
+    pub(crate) template: Option<String>,
+    /// Sample that says what is not said here: `vessel sample list`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sample: Option<String>,
     /// An application on the template, as `vessel template list` shows them; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) application: Vec<String>,

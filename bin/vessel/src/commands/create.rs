@@ -84,7 +84,8 @@ fn request(arguments: &CreateArguments) -> Outcome<CreateRequest> {
     option("dns", &arguments.dns);
     Ok(CreateRequest {
         name: String::new(),
-        template: arguments.template.clone(),
+        template: arguments.template.clone().unwrap_or_default(),
+        sample: arguments.sample.clone(),
         applications: arguments.application.clone(),
         options: arguments.option.clone(),
         settings,

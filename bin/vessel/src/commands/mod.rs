@@ -18,6 +18,7 @@ pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod operation;
 mod pack;
+pub(crate) mod sample;
 pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod show;

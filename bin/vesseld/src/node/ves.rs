@@ -64,6 +64,7 @@ pub(super) fn permit(record: &VeRecord, action: Action) -> Result<(), ApiError> 
 }
 
 pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, ApiError> {
+    let request = super::samples::filled(up, request)?;
     let name = Name::new(&request.name)
         .map_err(|error| usage(&error).with_hint("a name is a DNS label, as `web-1`"))?;
     let template = Name::new(&request.template).map_err(|error| usage(&error))?;
@@ -306,7 +307,7 @@ fn note_of(up: &Up, key: Key, spec: &Spec) -> Option<String> {
     }
 }
 
-fn parse_settings(texts: &[String]) -> Result<Vec<Setting>, ApiError> {
+pub(super) fn parse_settings(texts: &[String]) -> Result<Vec<Setting>, ApiError> {
     // `KEY=` takes a setting back to what it is without one.
     let texts: Vec<_> = texts
         .iter()
@@ -324,7 +325,7 @@ fn parse_settings(texts: &[String]) -> Result<Vec<Setting>, ApiError> {
     })
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
     for (key, value) in labels {
         let plain = |text: &str| text.chars().all(|c| !c.is_control() && c != '=');
         if key.is_empty()

@@ -8,6 +8,7 @@ mod meter;
 mod node;
 mod operation;
 mod requests;
+mod sample;
 mod session;
 mod stats;
 mod template;
@@ -33,6 +34,7 @@ pub use requests::{
     ApplicationsRequest, CreateRequest, DeleteRequest, DestroyRequest, NodeSetRequest, SetOutcome,
     SetReply, SetRequest, SettingChange, ShutdownRequest, StartRequest, StopRequest,
 };
+pub use sample::Sample;
 pub use session::{ConsoleRequest, ExecRequest, FileKind, TerminalSize};
 pub use stats::{Stats, Usage};
 pub use template::{

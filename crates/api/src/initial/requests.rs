@@ -13,8 +13,12 @@ use crate::words::words;
 pub struct CreateRequest {
     /// Its name, a DNS label.
     pub name: String,
-    /// Name of its template.
+    /// Name of its template; empty for that of the sample.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template: String,
+    /// The sample that says whatever this request does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<String>,
     /// Applications on that template, by the names of their own templates on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applications: Vec<String>,

@@ -5,6 +5,7 @@ mod contents;
 mod meters;
 mod nodes;
 mod operations;
+mod samples;
 mod templates;
 mod ves;
 
@@ -52,6 +53,8 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/operations/{id}/cancel", post(operations::cancel))
         .route("/operations/{id}/wait", get(operations::wait))
         .route("/events", get(operations::events))
+        .route("/samples", get(samples::list).post(samples::create))
+        .route("/samples/{name}", axum::routing::delete(samples::delete))
         .route("/templates", get(templates::list))
         .route("/templates/build", post(templates::build))
         .route("/templates/import", post(templates::import))

@@ -13,6 +13,7 @@ mod alerts;
 mod contents;
 mod meters;
 mod node;
+mod samples;
 mod sessions;
 mod values;
 mod ves;
