@@ -27,6 +27,7 @@ pub(crate) fn report(root: &Path, host: Option<&Host>) -> DoctorReport {
     rows.push(criu_row());
     rows.push(node_row(root));
     rows.extend(host.map(fast_path_row));
+    rows.extend(host.map(|_| disk_free_row()));
     rows.push(merging_row());
     rows.extend(host.into_iter().flat_map(setting_rows));
     DoctorReport { rows }
@@ -108,6 +109,17 @@ fn merging_row() -> DoctorRow {
         diagnosis: Diagnosis::Ok,
         found,
         remedy: remedy.map(str::to_owned),
+    }
+}
+
+/// What `df` tells in VEs, which no host can change.
+fn disk_free_row() -> DoctorRow {
+    DoctorRow {
+        check: "df in VEs".to_owned(),
+        diagnosis: Diagnosis::Ok,
+        found: "shows the whole pool and not `disk.limit`: btrfs tells statfs(2) of no quota"
+            .to_owned(),
+        remedy: Some("`vessel show NAME` tells what a VE uses and may use".to_owned()),
     }
 }
 

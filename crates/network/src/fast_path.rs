@@ -8,7 +8,7 @@
 //!
 //! A routed packet goes through the node's stack: the filter, connection tracking, routing, a second queue. That costs
 //! a web server in a VE a quarter of its speed. A program at the ingress of the node's own interfaces and of VEs'
-//! links hands TCP packets over directly instead, under the same rules: see [`program`] for what it asks.
+//! links hands TCP packets over directly instead, under the same rules: see `program` for what it asks.
 //! Whatever it is not sure of goes on through the stack, so that nothing works only with it.
 //!
 //! Others who decide about forwarded packets are not passed by: while any other firewall, IPsec policy or traffic
