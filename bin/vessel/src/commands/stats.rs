@@ -65,12 +65,10 @@ fn lines(stats: &Stats) -> Vec<String> {
         ("memory peak", bytes(stats.memory_peak_bytes)),
         ("memory limit", bytes(stats.memory_limit_bytes)),
         ("memory merged", bytes(stats.memory_merged_bytes)),
+        ("saved by merging", signed(stats.memory_merge_profit_bytes)),
         (
-            "saved by merging",
-            stats
-                .memory_merge_profit_bytes
-                .map(signed)
-                .unwrap_or_default(),
+            "saved by merging, all",
+            signed(stats.memory_merge_node_profit_bytes),
         ),
         ("cpu of merging, all", span(stats.memory_merge_cpu_seconds)),
         ("swap", bytes(stats.swap_bytes)),
@@ -91,7 +89,10 @@ fn lines(stats: &Stats) -> Vec<String> {
 }
 
 /// Bytes that may be owed.
-fn signed(bytes: i64) -> String {
-    let sign = if bytes < 0 { "-" } else { "" };
-    format!("{sign}{}", human::bytes(bytes.unsigned_abs()))
+fn signed(bytes: Option<i64>) -> String {
+    let text = |bytes: i64| {
+        let sign = if bytes < 0 { "-" } else { "" };
+        format!("{sign}{}", human::bytes(bytes.unsigned_abs()))
+    };
+    bytes.map(text).unwrap_or_default()
 }

@@ -102,6 +102,7 @@ fn stats(up: &Up, record: &VeRecord, network: Option<&Counters>) -> Stats {
         memory_limit_bytes: spec.limits.memory_now().map(Bytes::get),
         memory_merged_bytes: merged.map(|m| m.pages * rustix::param::page_size() as u64),
         memory_merge_profit_bytes: merged.map(|merged| merged.profit_bytes),
+        memory_merge_node_profit_bytes: merging.map(|costs| costs.profit_bytes),
         memory_merge_cpu_seconds: merging.map(|costs| seconds(costs.cpu_ticks * 10_000)),
         swap_bytes: usage.map(|usage| usage.swap_bytes),
         memory_oom_kills: usage.map(|usage| usage.out_of_memory_kills),

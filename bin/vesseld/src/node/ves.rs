@@ -254,7 +254,8 @@ pub(super) async fn set(
             let change = |key| {
                 let change = change_of(key, &before, &after.spec);
                 let waits = change.because.is_some();
-                let note = if waits {
+                // Merging waits for the start, and then for the machine.
+                let note = if waits && key != Key::MemoryMerge {
                     None
                 } else {
                     note_of(up, key, &after.spec)
@@ -301,6 +302,9 @@ fn because(key: Key) -> &'static str {
 
 /// What this host does instead of what a key asks for, where it cannot do it wholly.
 fn note_of(up: &Up, key: Key, spec: &Spec) -> Option<String> {
+    if key == Key::MemoryMerge && !spec.memory_merge {
+        return None;
+    }
     match up.host.support(key) {
         Support::Partly(note) if key.value_in(spec).is_some() => Some(note),
         _ => None,

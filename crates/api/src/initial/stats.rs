@@ -76,8 +76,12 @@ pub struct Stats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_merged_bytes: Option<u64>,
     /// Memory that merging saves, less what the kernel needs to know of its pages; negative where it costs more.
+    /// Each of those who share a page counts it, so VEs together save less than the sum: see the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_merge_profit_bytes: Option<i64>,
+    /// What merging saves on the whole machine, less what it needs, for all who chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_merge_node_profit_bytes: Option<i64>,
     /// Processor time of the machine's merging since it booted, for all who chose it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_merge_cpu_seconds: Option<f64>,

@@ -132,6 +132,7 @@ pub fn stats(ve: &VeDetails) -> Stats {
         memory_limit_bytes: ve.limits.memory_limit,
         memory_merged_bytes: None,
         memory_merge_profit_bytes: None,
+        memory_merge_node_profit_bytes: None,
         memory_merge_cpu_seconds: None,
         swap_bytes: when(0),
         memory_oom_kills: when(0),
