@@ -12,7 +12,7 @@ use registry::{Stage, VeRecord};
 use ve::{Limits, Stack, State};
 
 use crate::error::Failure;
-use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink};
+use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink, Running};
 use crate::request::StackBuild;
 
 /// One step of a plan.
@@ -130,14 +130,8 @@ impl<'a> Work<'a> {
             Step::GroupsCreate => mechanisms.groups_create(&record.spec)?,
             Step::Launch => {
                 let running = mechanisms.launch(record)?;
-                record.state = if running.ready {
-                    State::Running
-                } else {
-                    State::Starting
-                };
-                record.run = Some(running.run);
+                runs(record, running);
                 record.first_boot = None;
-                record.fault = None;
             }
             Step::End(patience) => {
                 let cancelled = || sink.cancelled();
@@ -287,6 +281,17 @@ impl Step {
             Self::End(_) | Self::Suspend | Self::Wake | Self::Discard | Self::AreaRemove
         )
     }
+}
+
+/// An init runs, and may still be on its way.
+fn runs(record: &mut VeRecord, running: Running) {
+    record.state = if running.ready {
+        State::Running
+    } else {
+        State::Starting
+    };
+    record.run = Some(running.run);
+    record.fault = None;
 }
 
 /// Its next init begins with what its administrator gave it.
