@@ -18,6 +18,7 @@
 
 mod adversary;
 mod alerts;
+mod applications;
 mod bandwidth;
 mod bulk;
 mod contents;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         bulk::TESTS,
         refusals::TESTS,
         templates::TESTS,
+        applications::TESTS,
         contents::TESTS,
         sharing::TESTS,
         crash::TESTS,
