@@ -19,7 +19,7 @@ pub struct Instruction {
 }
 
 /// A register. `R0` holds results, `R1` to `R5` arguments (lost over a call), `R6` to `R9` stay, and
-/// [`Register::FRAME`] is the end of 512 bytes of stack.
+/// [`Register::Frame`] is the end of 512 bytes of stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "numbers")]
 pub enum Register {
