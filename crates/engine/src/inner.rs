@@ -316,9 +316,14 @@ impl Inner {
             outcome,
             &event,
         );
+        let ve = event.ve.and_then(|number| VeId::new(number).ok());
+        if let Some(id) = ve {
+            // Before anybody hears of the end: who looks then is to see how the VE is, not what was done to it.
+            self.show_activity(id, None);
+        }
         self.close_ticket(operation);
         event.id = ended?;
-        if let Some(id) = event.ve.and_then(|number| VeId::new(number).ok()) {
+        if let Some(id) = ve {
             (self.parts.publish)(Notice::Ve(id));
         }
         (self.parts.publish)(Notice::Event(event));
