@@ -240,7 +240,9 @@ fn an_init_that_dies_amid_an_operation_leaves_a_whole_ve() {
                 sim.node.hook(Box::new(move |_| {
                     if count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == call {
                         node.die(id, exit);
-                        for (id, pid, exit) in std::mem::take(&mut node.world().news) {
+                        // Let go of before the engine looks at the world again.
+                        let news = std::mem::take(&mut node.world().news);
+                        for (id, pid, exit) in news {
                             engine.exited(id, pid, exit);
                         }
                     }
