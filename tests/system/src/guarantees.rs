@@ -217,12 +217,18 @@ fn the_disk_is_divided_by_shares(node: &mut Node) -> Result<()> {
         let read = read_meanwhile(node, &["a", "b"], seconds)?;
         Ok(read[0] / read[1])
     };
-    // Others of this machine use its disk, too.
-    let near = |wanted: f64| move |ratio: &f64| (ratio / wanted - 1.0).abs() <= 0.1;
+    // BFQ serves one VE after the other for a while, over a loop device whose own disk has more to do: looks of 16 s
+    // found 2.5 to 3.3 where 3 was asked for, 0.8 to 1.3 without shares.
+    let within = |least: f64, most: f64| move |ratio: &f64| (least..=most).contains(ratio);
     let patience = Duration::from_secs(60);
-    until("300 to 100 gives 3 to 1", patience, || ratio(8), near(3.0))?;
+    until(
+        "300 to 100 gives about 3 to 1",
+        patience,
+        || ratio(16),
+        within(2.2, 3.8),
+    )?;
     node.ok(&["set", "a", "io.share=none"])?;
-    until("equal again", patience, || ratio(8), near(1.0))?;
+    until("equal again", patience, || ratio(16), within(0.7, 1.5))?;
     Ok(())
 }
 
