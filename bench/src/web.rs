@@ -156,7 +156,8 @@ impl HostServers {
 impl Drop for HostServers {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            for pid in process::family(child.id()).into_iter().rev() {
+            // The master first: it would replace a worker that it outlives.
+            for pid in process::family(child.id()) {
                 process::kill(pid);
             }
             let _ = child.wait();
