@@ -26,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::{IpNet, Ipv4Net};
 use kernel::bpf::{self, Map, MapKind, Program, ProgramKind};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
@@ -117,8 +116,8 @@ impl FastPath {
         let ves = link::list(netlink, network.ids.clone())?;
         links.extend(ves.into_iter().map(interface_index));
         let (mut flows, mut traffic) = (None, None);
-        for (_, old) in attached(network, &links)? {
-            for map in old.description().map_err(FastPathError::Program)?.maps {
+        for old in attached(network, &links)? {
+            for map in old.maps {
                 let flow = (FLOWS_NAME, layout::FLOW_KEY_BYTES, layout::FLOW_VALUE_BYTES);
                 let count = (
                     TRAFFIC_NAME,
@@ -139,7 +138,7 @@ impl FastPath {
         let traffic = traffic
             .map_or_else(|| new_traffic(network), Ok)
             .map_err(FastPathError::Map)?;
-        let ranges = ranges(network);
+        let ranges = network.ranges4();
         let parts = Parts {
             flows: &flows,
             traffic: &traffic,
@@ -326,14 +325,6 @@ fn new_traffic(network: &NodeNetwork) -> io::Result<Map> {
     )
 }
 
-fn ranges(network: &NodeNetwork) -> Vec<Ipv4Net> {
-    let v4 = network.ranges.iter().filter_map(|range| match range {
-        IpNet::V4(v4) => Some(*v4),
-        IpNet::V6(_) => None,
-    });
-    Ipv4Net::aggregate(&v4.collect())
-}
-
 fn load(network: &NodeNetwork, parts: &Parts<'_>, from: From) -> Result<Program, FastPathError> {
     let unwritable = || FastPathError::Program(io::ErrorKind::InvalidData.into());
     let text = program::assemble(parts, from).ok_or_else(unwritable)?;
@@ -388,28 +379,37 @@ fn controlled(netlink: &mut Netlink) -> Result<BTreeSet<u32>, NetlinkError> {
     Ok(found.into_iter().collect())
 }
 
-/// The programs of a node that are attached to some links, with the link.
-fn attached(
-    network: &NodeNetwork,
-    links: &BTreeSet<u32>,
-) -> Result<Vec<(u32, Program)>, FastPathError> {
+/// A program of a node's at a link.
+#[derive(Debug)]
+struct Attached {
+    link: u32,
+    program: Program,
+    /// Its number.
+    id: u32,
+    /// Numbers of its maps.
+    maps: Vec<u32>,
+}
+
+/// The programs of a node that are attached to some links.
+fn attached(network: &NodeNetwork, links: &BTreeSet<u32>) -> Result<Vec<Attached>, FastPathError> {
     let name = name(network);
     let mut found = Vec::new();
-    for &index in links {
-        let ids = match bpf::ingress_programs(index) {
-            Ok(ids) => ids,
-            // It went meanwhile.
-            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => continue,
-            Err(source) => return Err(FastPathError::Hook { index, source }),
-        };
-        for id in ids {
+    for &link in links {
+        // A link that went meanwhile has none.
+        let ids = unless(link, bpf::ingress_programs(link), &[Errno::NODEV])?;
+        for id in ids.unwrap_or_default() {
             // One that went meanwhile is nobody's.
             let Ok(program) = Program::by_id(id) else {
                 continue;
             };
             let described = program.description().map_err(FastPathError::Program)?;
             if described.name == name {
-                found.push((index, program));
+                found.push(Attached {
+                    link,
+                    program,
+                    id,
+                    maps: described.maps,
+                });
             }
         }
     }
@@ -422,33 +422,35 @@ fn id_of(program: &Program) -> Result<u32, FastPathError> {
 }
 
 fn attach(index: u32, program: &Program) -> Result<(), FastPathError> {
-    match bpf::attach_ingress(index, program) {
-        Ok(()) => Ok(()),
-        Err(error)
-            if [Errno::EXIST, Errno::NODEV]
-                .iter()
-                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
-        {
-            Ok(())
-        }
-        Err(source) => Err(FastPathError::Hook { index, source }),
-    }
+    let attached = bpf::attach_ingress(index, program);
+    unless(index, attached, &[Errno::EXIST, Errno::NODEV]).map(|_| ())
 }
 
 /// Detaches all programs of a node from links but those of these numbers.
 fn detach(network: &NodeNetwork, links: &BTreeSet<u32>, kept: &[u32]) -> Result<(), FastPathError> {
-    for (index, program) in attached(network, links)? {
-        if kept.contains(&id_of(&program)?) {
-            continue;
-        }
-        match bpf::detach_ingress(index, &program) {
-            Ok(()) => {}
-            Err(error)
-                if [Errno::NOENT, Errno::NODEV]
-                    .iter()
-                    .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {}
-            Err(source) => return Err(FastPathError::Hook { index, source }),
-        }
+    let attached = attached(network, links)?;
+    for one in attached.iter().filter(|one| !kept.contains(&one.id)) {
+        let detached = bpf::detach_ingress(one.link, &one.program);
+        unless(one.link, detached, &[Errno::NOENT, Errno::NODEV])?;
     }
     Ok(())
+}
+
+/// What the kernel answered about an interface's programs; nothing if it refused with one of these, which say that
+/// it is already as it is to be.
+fn unless<T>(
+    index: u32,
+    answer: io::Result<T>,
+    harmless: &[Errno],
+) -> Result<Option<T>, FastPathError> {
+    let is_harmless = |error: &io::Error| {
+        harmless
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    };
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_harmless(&error) => Ok(None),
+        Err(source) => Err(FastPathError::Hook { index, source }),
+    }
 }

@@ -15,7 +15,7 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -49,6 +49,17 @@ pub struct NodeNetwork {
     /// Whether VEs reach other networks under the node's own address. IPv6 ranges are translated
     /// only if they are private (ULA): a public one is the VE's way to be reachable.
     pub nat: bool,
+}
+
+impl NodeNetwork {
+    /// The IPv4 ranges, without those that lie in others.
+    pub(crate) fn ranges4(&self) -> Vec<Ipv4Net> {
+        let v4 = self.ranges.iter().filter_map(|range| match range {
+            IpNet::V4(v4) => Some(*v4),
+            IpNet::V6(_) => None,
+        });
+        Ipv4Net::aggregate(&v4.collect())
+    }
 }
 
 /// A node's network could not be set up or taken away.

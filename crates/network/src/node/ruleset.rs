@@ -29,7 +29,7 @@
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 
 use super::NodeNetwork;
 use super::forwarding::Previous;
@@ -219,14 +219,8 @@ pub(super) fn address_set(name: &str, kind: &str, elements: &[String]) -> String
 
 /// Ranges without those that lie in others: `nft` takes no overlapping elements.
 pub(crate) fn ranges4(network: &NodeNetwork) -> Vec<String> {
-    let v4 = network.ranges.iter().filter_map(|range| match range {
-        IpNet::V4(v4) => Some(*v4),
-        IpNet::V6(_) => None,
-    });
-    Ipv4Net::aggregate(&v4.collect())
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    let ranges = network.ranges4();
+    ranges.iter().map(ToString::to_string).collect()
 }
 
 pub(crate) fn ranges6(network: &NodeNetwork) -> Vec<String> {
