@@ -129,6 +129,17 @@ impl Node {
     }
 }
 
+/// A VE's first IPv4 address, in what `list` or `show` says of it.
+pub(crate) fn ipv4_of(ve: &Value) -> Result<&str> {
+    let addresses = ve["addresses"]
+        .as_array()
+        .context("a VE has no addresses")?;
+    let mut texts = addresses.iter().filter_map(Value::as_str);
+    let address = texts.find(|text| text.contains('.'));
+    let address = address.context("a VE has no IPv4 address")?;
+    Ok(address.split('/').next().unwrap_or(address))
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         destroy(&self.programs, &self.root);

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::context::Context;
 use crate::debian;
 use crate::interrupt;
+use crate::node::ipv4_of;
 use crate::report::{Bound, Results, Unit, median};
 
 const SECTION: &str = "bombs";
@@ -170,12 +171,7 @@ impl Drop for Running {
 
 fn address(context: &Context) -> Result<SocketAddr> {
     let shown = context.node.json(&["show", GOOD])?;
-    let all = shown["addresses"].as_array().context("no addresses")?;
-    let mut texts = all.iter().filter_map(|one| one.as_str());
-    let v4 = texts
-        .find(|text| text.contains('.'))
-        .context("no IPv4 address")?;
-    let v4 = v4.split('/').next().unwrap_or(v4);
+    let v4 = ipv4_of(&shown)?;
     format!("{v4}:80").parse().context("not an address")
 }
 

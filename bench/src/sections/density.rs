@@ -14,7 +14,7 @@ use crate::debian;
 use crate::interrupt;
 use crate::light;
 use crate::memory::{self, Memory};
-use crate::node::Node;
+use crate::node::{Node, ipv4_of};
 use crate::process;
 use crate::report::{Bound, Results, Unit, median};
 
@@ -120,14 +120,7 @@ fn answering(node: &Node, kind: &Kind) -> Result<f64> {
     let list = list.as_array().context("`list` is no list")?;
     let mut silent = Vec::new();
     for ve in list {
-        let addresses = ve["addresses"]
-            .as_array()
-            .context("a VE has no addresses")?;
-        let texts = addresses.iter().filter_map(|one| one.as_str());
-        let mut v4 = texts.filter(|text| text.contains('.'));
-        let address = v4.next().context("a VE has no IPv4 address")?;
-        let address = address.split('/').next().unwrap_or(address);
-        silent.push(address.to_owned());
+        silent.push(ipv4_of(ve)?.to_owned());
     }
     let all = silent.len();
     let deadline = Instant::now() + PATIENCE;

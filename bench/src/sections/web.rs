@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::context::Context;
 use crate::debian;
 use crate::interrupt;
+use crate::node::ipv4_of;
 use crate::report::{Bound, Results, Unit, median};
 use crate::web::{self, HostServers, Load, Server};
 
@@ -83,13 +84,7 @@ fn servers_in_ves(context: &Context) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     for ve in list {
         let name = ve["name"].as_str().context("a VE has no name")?;
-        let addresses = ve["addresses"]
-            .as_array()
-            .context("a VE has no addresses")?;
-        let texts = addresses.iter().filter_map(|one| one.as_str());
-        let mut v4 = texts.filter(|text| text.contains('.'));
-        let address = v4.next().context("a VE has no IPv4 address")?;
-        let address = address.split('/').next().unwrap_or(address);
+        let address = ipv4_of(ve)?;
         let init = context.node.init_pid(name)?;
         servers.push(Server {
             address: format!("{address}:80"),
