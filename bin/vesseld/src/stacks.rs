@@ -30,16 +30,6 @@ const SCRIPT: &str = "/run/vessel-build";
 /// What the init of a sandbox does: nothing, and it collects the processes that others left.
 pub(crate) const IDLE: [&str; 3] = ["/bin/sh", "-c", "while :; do sleep 3600; done"];
 
-/// What a site behind a proxy sets.
-const PROXIES: [&str; 6] = [
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-];
-
 fn fault(error: &(dyn std::error::Error + 'static)) -> Fault {
     Fault::from_error(error)
 }
@@ -211,9 +201,8 @@ fn execute(
     let spec = ExecSpec {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         user: "root".to_owned(),
-        environment: PROXIES
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+        environment: template::proxies()
+            .filter_map(|(name, value)| Some((name.to_owned(), value.into_string().ok()?)))
             .collect(),
         directory: Some("/".to_owned()),
         login: false,

@@ -8,6 +8,7 @@
 //! What comes out is the unmodified distribution with the packages of a small server. What a VE needs
 //! besides is laid over at its start, not built in.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -63,16 +64,6 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 /// Where they are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What a site behind a proxy sets.
-const PROXIES: [&str; 6] = [
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-];
 
 /// Lines of the log that a failure shows.
 const LAST_LINES: usize = 12;
@@ -242,17 +233,28 @@ fn start(request: &BuildRequest, suite: &Suite, staging: &Path) -> Result<Child,
             "SOURCE_DATE_EPOCH",
             (now / DAY_SECONDS * DAY_SECONDS).to_string(),
         )
-        .envs(
-            PROXIES
-                .into_iter()
-                .filter_map(|name| Some((name, std::env::var_os(name)?))),
-        )
+        .envs(proxies())
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.spawn().map_err(BuildError::Start)
+}
+
+/// The variables of this process that a site behind a proxy sets. A build needs them to reach its mirror.
+pub fn proxies() -> impl Iterator<Item = (&'static str, OsString)> {
+    let names = [
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    ];
+    names
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
 /// A running build.

@@ -31,7 +31,7 @@ mod source;
 mod store;
 mod tree;
 
-pub use build::{BuildError, BuildRequest, InvalidRequest, Words, follow};
+pub use build::{BuildError, BuildRequest, InvalidRequest, Words, follow, proxies};
 pub use catalogue::{
     Applied, Catalogue, CatalogueError, Damage, DamageKind, DiskUsage, Garbage, ImportRequest,
     KeepRequest, Layers, Listing, Removed, TemplateName, Verification, VerifyError,
