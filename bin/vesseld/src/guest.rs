@@ -83,27 +83,15 @@ fn resolv_conf(spec: &Spec) -> Result<String, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ve::{Autostart, Limits, Name, VeId};
+    use ve::{Name, VeId};
 
     fn spec(hostname: &str, address: &str) -> Spec {
+        let [name, template] = ["web", "debian-12"].map(|text| Name::new(text).unwrap());
         Spec {
-            id: VeId::new(100).unwrap(),
-            name: Name::new("web").unwrap(),
-            template: Name::new("debian-12").unwrap(),
-            applications: BTreeMap::new(),
-            template_version: String::new(),
             hostname: hostname.to_owned(),
             addresses: address.parse().into_iter().collect(),
             dns: vec!["192.0.2.53".parse().unwrap()],
-            limits: Limits::default(),
-            labels: BTreeMap::new(),
-            autostart: Autostart::Off,
-            protected: false,
-            nesting: false,
-            memory_merge: false,
-            owner: None,
-            description: None,
-            created: 0,
+            ..Spec::new(VeId::new(100).unwrap(), name, template, 0)
         }
     }
 

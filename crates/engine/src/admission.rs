@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use policy::Action;
 use registry::{CreateConflict, NewOperation, Registry, VeRecord};
-use ve::{Autostart, Limits, Setting, Spec, State, VeId};
+use ve::{Setting, Spec, State, VeId};
 
 use crate::error::{Failure, FailureKind};
 use crate::mechanisms::{Mechanisms, Support};
@@ -64,23 +64,10 @@ pub(crate) fn specification(
         .with_hint("delete VEs that are not needed any more")
     })?;
     let mut spec = Spec {
-        id,
-        name: request.name.clone(),
-        template: request.template.clone(),
         applications: request.applications.clone(),
         template_version: template_version.to_owned(),
-        hostname: request.name.to_string(),
-        addresses: Vec::new(),
-        dns: Vec::new(),
-        limits: Limits::default(),
         labels: request.labels.clone(),
-        autostart: Autostart::Off,
-        protected: false,
-        nesting: false,
-        memory_merge: false,
-        owner: None,
-        description: None,
-        created: now,
+        ..Spec::new(id, request.name.clone(), request.template.clone(), now)
     };
     let given = request
         .settings

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{NewOperation, OperationId, Outcome, Stage, VeRecord};
-use ve::{Autostart, Bytes, Key, Limits, Name, Options, Spec, Stack, State, VeId};
+use ve::{Bytes, Key, Limits, Name, Options, Spec, Stack, State, VeId};
 
 use crate::admission::{self, AdmissionError};
 use crate::driver::event;
@@ -308,25 +308,11 @@ fn sandbox_spec(id: VeId, below: &Stack, version: &str, now: u64) -> Result<Spec
         .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
     let applications = below.applications().cloned();
     Ok(Spec {
-        id,
-        hostname: name.to_string(),
-        name,
-        template: below.template().clone(),
         applications: applications
             .map(|name| (name, ve::Options::new()))
             .collect(),
         template_version: version.to_owned(),
-        addresses: Vec::new(),
-        dns: Vec::new(),
-        limits: Limits::default(),
-        labels: std::collections::BTreeMap::new(),
-        autostart: Autostart::Off,
-        protected: false,
-        nesting: false,
-        memory_merge: false,
-        owner: None,
-        description: None,
-        created: now,
+        ..Spec::new(id, name, below.template().clone(), now)
     })
 }
 

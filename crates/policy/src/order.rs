@@ -35,29 +35,13 @@ pub fn stop_waves<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Vec<Vec<VeId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-    use ve::{Limits, Name};
+    use ve::Name;
 
     fn spec(number: u32, autostart: Autostart) -> Spec {
         let name = Name::new(&format!("ve-{number}")).unwrap();
         Spec {
-            id: VeId::new(number).unwrap(),
-            template: name.clone(),
-            applications: std::collections::BTreeMap::new(),
-            template_version: String::new(),
-            hostname: name.to_string(),
-            name,
-            addresses: Vec::new(),
-            dns: Vec::new(),
-            limits: Limits::default(),
-            labels: BTreeMap::new(),
             autostart,
-            protected: false,
-            nesting: false,
-            memory_merge: false,
-            owner: None,
-            description: None,
-            created: 0,
+            ..Spec::new(VeId::new(number).unwrap(), name.clone(), name, 0)
         }
     }
 

@@ -1,13 +1,12 @@
 //! What a registry survives: damage, a log cut short, a full disk, a clock that goes back, a
 //! second opener, an older and a newer format.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use ve::{Autostart, Limits, Name, Spec, State, VeId};
+use ve::{Name, Spec, State, VeId};
 
 use crate::{
     CreateConflict, Event, FirstBoot, NewOperation, OpenError, OperationId, OperationState,
@@ -21,23 +20,9 @@ fn id(number: u32) -> VeId {
 fn spec(number: u32) -> Spec {
     let name = Name::new(&format!("ve-{number}")).unwrap();
     Spec {
-        id: id(number),
-        template: Name::new("debian").unwrap(),
-        applications: std::collections::BTreeMap::new(),
         template_version: "1".to_owned(),
-        hostname: name.to_string(),
-        name,
         addresses: vec![std::net::Ipv4Addr::from(0x0a00_0000 + number).into()],
-        dns: Vec::new(),
-        limits: Limits::default(),
-        labels: BTreeMap::new(),
-        autostart: Autostart::Off,
-        protected: false,
-        nesting: false,
-        memory_merge: false,
-        owner: None,
-        description: None,
-        created: 5,
+        ..Spec::new(id(number), name, Name::new("debian").unwrap(), 5)
     }
 }
 

@@ -49,6 +49,32 @@ pub struct Spec {
     pub created: u64,
 }
 
+impl Spec {
+    /// A VE with a name and a template, and nothing else of its own: no address, no limit, started by hand.
+    #[must_use]
+    pub fn new(id: VeId, name: Name, template: Name, created: u64) -> Self {
+        Self {
+            id,
+            hostname: name.to_string(),
+            name,
+            template,
+            applications: BTreeMap::new(),
+            template_version: String::new(),
+            addresses: Vec::new(),
+            dns: Vec::new(),
+            limits: Limits::default(),
+            labels: BTreeMap::new(),
+            autostart: Autostart::Off,
+            protected: false,
+            nesting: false,
+            memory_merge: false,
+            owner: None,
+            description: None,
+            created,
+        }
+    }
+}
+
 /// Whether and when a VE starts with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Autostart {

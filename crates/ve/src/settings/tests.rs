@@ -136,24 +136,10 @@ fn what_is_shown_of_a_ve_can_be_set_again() {
         "files.limit=4096",
     ]);
     let mut limits = crate::Limits::default();
+    let [name, template] = ["a", "t"].map(|text| crate::Name::new(text).unwrap());
     let mut spec = crate::Spec {
-        id: crate::VeId::new(100).unwrap(),
-        name: crate::Name::new("a").unwrap(),
-        template: crate::Name::new("t").unwrap(),
-        applications: std::collections::BTreeMap::new(),
-        template_version: String::new(),
-        hostname: String::new(),
-        addresses: Vec::new(),
-        dns: Vec::new(),
         limits: limits.clone(),
-        labels: std::collections::BTreeMap::new(),
-        autostart: Autostart::Off,
-        protected: false,
-        nesting: false,
-        memory_merge: false,
-        owner: None,
-        description: None,
-        created: 0,
+        ..crate::Spec::new(crate::VeId::new(100).unwrap(), name, template, 0)
     };
     for setting in settings.unwrap() {
         spec.apply(&setting);
