@@ -2,6 +2,17 @@
 
 use api::latest::Timestamp;
 
+/// What a VE is made from, as `vessel template list` names it.
+pub(crate) fn stack(template: &str, revision: u32, applications: &[String]) -> String {
+    let bare = match revision {
+        1 => template.to_owned(),
+        revision => format!("{template}@{revision}"),
+    };
+    applications
+        .iter()
+        .fold(bare, |stack, name| stack + "+" + name)
+}
+
 /// A size in three digits or fewer: `0`, `512`, `37M`, `1.4G`.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["K", "M", "G", "T", "P", "E"];

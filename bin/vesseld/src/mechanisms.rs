@@ -12,7 +12,7 @@ use engine::{
 use policy::InUse;
 use registry::{Run, Stage, VeRecord};
 use runtime::{CgroupEntry, ConsoleLog, InitKind, LaunchSpec, NetworkSpec, VeState, VeStatus};
-use ve::{Bytes, Exit, Key, Limits, Name, Options, Spec, Stack, VeId};
+use ve::{Bytes, Exit, Key, Limits, Options, Spec, Stack, VeId};
 
 use crate::host::{CONSOLE_LOG_BYTES_MAX, Host};
 use crate::{contents, guest, leftovers, sleep, stacks, templates};
@@ -33,6 +33,11 @@ fn fault(error: &(dyn std::error::Error + 'static)) -> Fault {
 }
 
 impl Mechanisms for NodeMechanisms {
+    fn templates(&self) -> Result<BTreeSet<Stack>, Fault> {
+        let names = self.0.catalogue.names();
+        names.map_err(|error| fault(&error))
+    }
+
     fn template_version(&self, stack: &Stack) -> Result<Option<String>, Fault> {
         templates::version(&self.0, stack)
     }
@@ -85,14 +90,6 @@ impl Mechanisms for NodeMechanisms {
 
     fn lower_settle(&self, record: &VeRecord) -> Result<(), Fault> {
         contents::lower_settle(&self.0, record)
-    }
-
-    fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault> {
-        stacks::collect(&self.0, used)
-    }
-
-    fn applications(&self) -> Result<BTreeSet<Stack>, Fault> {
-        stacks::applications(&self.0)
     }
 
     fn address_check(&self, address: IpAddr) -> Result<(), Fault> {
@@ -168,7 +165,7 @@ impl Mechanisms for NodeMechanisms {
     fn end(
         &self,
         id: VeId,
-        template: Option<&Name>,
+        stack: Option<&Stack>,
         patience: Patience,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, Fault> {
@@ -186,11 +183,11 @@ impl Mechanisms for NodeMechanisms {
                 });
             }
         };
-        if let (Patience::Until(timeout), Some(template)) = (patience, template) {
+        if let (Patience::Until(timeout), Some(stack)) = (patience, stack) {
             // An init that cannot be asked is killed below.
             if launcher
                 .client()
-                .signal(id, self.stop_signal(template))
+                .signal(id, self.stop_signal(stack))
                 .is_ok()
                 && let Some(exit) = launcher.wait_exit(id, pid, timeout, cancelled)
             {
@@ -381,11 +378,10 @@ impl NodeMechanisms {
     }
 
     /// The signal on which an init of this template ends everything and powers off.
-    fn stop_signal(&self, template: &Name) -> i32 {
-        templates::init(&self.0, &Stack::from(template))
-            .map_or(templates::SIGNAL_TERMINATE, |init| {
-                templates::stop_signal(&init)
-            })
+    fn stop_signal(&self, stack: &Stack) -> i32 {
+        templates::init(&self.0, stack).map_or(templates::SIGNAL_TERMINATE, |init| {
+            templates::stop_signal(&init)
+        })
     }
 
     pub(crate) fn launch_spec(&self, record: &VeRecord) -> Result<LaunchSpec, Fault> {

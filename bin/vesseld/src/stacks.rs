@@ -3,7 +3,6 @@
 //! The sandbox is a VE that the engine made for this, with all its walls. What it writes is read as every import is,
 //! and what it says goes into the log of the build.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +13,7 @@ use engine::{FailureKind, Fault, ProgressSink, StackBuild};
 use registry::VeRecord;
 use runtime::{ExecSpec, ExecStreams, Task};
 use template::manifest::Manifest;
-use template::{BuildError, InvalidOption, KeepRequest, Recipe, Session};
+use template::{Applied, BuildError, InvalidOption, KeepRequest, Recipe, Session};
 use ve::{Name, Options, Stack, VeId};
 
 use crate::host::Host;
@@ -55,19 +54,21 @@ fn recipe(host: &Host, build: &StackBuild) -> Result<(Recipe, Manifest), Fault> 
         .ok_or_else(|| Fault::new(format!("`{}` has no application", build.stack)))?;
     let recipe = match &build.recipe {
         Some(text) => Recipe::parse(text).map_err(|error| usage(&error))?,
-        None => {
-            let own = build.stack.of_one(&top);
-            host.catalogue
-                .application(&own)
-                .map_err(|e| fault(&e))?
-                .recipe
-        }
+        None => application(host, &build.stack.of_one(&top))?.recipe,
     };
     let base = host.catalogue.get(&below).map_err(|e| fault(&e))?;
     recipe
         .fits(&base.distribution)
         .map_err(|error| usage(&error))?;
     Ok((recipe, base))
+}
+
+/// An application as its own template keeps it, be it that of another revision.
+pub(crate) fn application(host: &Host, own: &Stack) -> Result<Applied, Fault> {
+    let all = host.catalogue.names().map_err(|error| fault(&error))?;
+    let recipe = policy::stacks::recipe_of(&all, own).unwrap_or_else(|| own.clone());
+    let applied = host.catalogue.application(&recipe);
+    applied.map_err(|error| fault(&error))
 }
 
 pub(crate) fn recipe_check(host: &Host, build: &StackBuild) -> Result<(), Fault> {
@@ -256,33 +257,6 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 pub(crate) fn log_file(host: &Host, stack: &Stack) -> PathBuf {
     host.root.join("log").join(format!("template-{stack}.log"))
-}
-
-/// Removes the stacks of several applications that are not used.
-pub(crate) fn collect(host: &Host, used: &BTreeSet<Stack>) -> Result<(), Fault> {
-    for stack in stacks(host)? {
-        if stack.applications().len() > 1 && !used.contains(&stack) {
-            host.catalogue
-                .remove(&stack)
-                .map_err(|error| fault(&error))?;
-        }
-    }
-    Ok(())
-}
-
-/// The templates of one application.
-pub(crate) fn applications(host: &Host) -> Result<BTreeSet<Stack>, Fault> {
-    let stacks = stacks(host)?.into_iter();
-    Ok(stacks
-        .filter(|stack| stack.applications().len() == 1)
-        .collect())
-}
-
-fn stacks(host: &Host) -> Result<BTreeSet<Stack>, Fault> {
-    let listing = host.catalogue.list().map_err(|error| fault(&error))?;
-    let readable = listing.templates.iter().map(|manifest| &manifest.name);
-    let names = readable.chain(listing.broken.iter().map(|(name, _)| name));
-    Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
 /// The text of a recipe by its name: of the node's own, then of those that came with the program.

@@ -90,10 +90,10 @@ pub(crate) fn work(
         } => build(host, name, suite, packages, mirror.as_deref(), session),
         TemplateRequest::Import { name, source } => import(host, name, source, session),
         TemplateRequest::Verify { name } => verify(host, name, session),
-        TemplateRequest::Remove { name } => remove(host, name),
-        // The engine makes a sandbox for it.
-        TemplateRequest::Application(build) => {
-            Err(Fault::new(format!("`{}` is not built here", build.stack)))
+        // The engine chooses what to remove, and makes a sandbox to build in.
+        TemplateRequest::Remove { .. } | TemplateRequest::Application(_) => {
+            let subject = request.subject();
+            Err(Fault::new(format!("`{subject}` is the engine's work")))
         }
     });
     result.map_err(|fault| match sink.cancelled() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use policy::Action;
 use registry::{CreateConflict, NewOperation, Registry, VeRecord};
-use ve::{Setting, Spec, State, VeId};
+use ve::{Revision, Setting, Spec, State, VeId};
 
 use crate::error::{Failure, FailureKind};
 use crate::mechanisms::{Mechanisms, Support};
@@ -47,7 +47,7 @@ pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failu
 /// Chooses number and addresses of a new VE.
 pub(crate) fn specification(
     request: &CreateRequest,
-    template_version: &str,
+    (revision, template_version): (Revision, &str),
     facts: &NodeFacts,
     now: u64,
     taken: (&BTreeSet<VeId>, &BTreeSet<IpAddr>),
@@ -64,6 +64,7 @@ pub(crate) fn specification(
         .with_hint("delete VEs that are not needed any more")
     })?;
     let mut spec = Spec {
+        revision,
         applications: request.applications.clone(),
         template_version: template_version.to_owned(),
         labels: request.labels.clone(),

@@ -74,7 +74,7 @@ impl Engine {
                     .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
             }
             Job::Template(operation, request) => {
-                let subject = request.stack().to_string();
+                let subject = request.subject();
                 let event = event("operation-failed", None, subject, None);
                 self.inner
                     .end_operation(operation, &Err(failure), Outcome::Unchanged, event)
@@ -142,7 +142,6 @@ impl Engine {
         };
         let memory_before = before.spec.limits.memory_now();
         self.inner.mark_running(operation);
-        let applications = before.spec.applications.len();
         let allowed = self.allowed(operation, &before, request, settled);
         let allowed = allowed.and_then(|()| self.promise_to_run(&before, request));
         let (result, after) = match allowed {
@@ -172,7 +171,7 @@ impl Engine {
         match request {
             VeRequest::Applications { .. } if ended.is_ok() => self.applications_settle(&after),
             VeRequest::Applications { .. } => self.inner.stack_hold(id, None),
-            VeRequest::Delete { .. } if applications > 1 => self.stacks_collect(),
+            VeRequest::Delete { .. } => self.stacks_collect(),
             _ => {}
         }
         ended

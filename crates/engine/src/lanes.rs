@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use policy::NodeCapacity;
 use registry::{Event, NewOperation, OperationId, Outcome, Registry, VeRecord};
-use ve::{Exit, Name, Stack, VeId};
+use ve::{Exit, Name, Revision, Stack, StackReference, VeId};
 
 use crate::admission::{self, AdmissionError};
 use crate::error::{Failure, FailureKind};
@@ -71,7 +71,8 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LaneKey {
     Ve(VeId),
-    Template(Stack),
+    /// Of no revision, so that what is asked of any of them is done one after the other.
+    Template(StackReference),
 }
 
 /// A piece of work in a lane.
@@ -229,7 +230,7 @@ impl Engine {
         let parts = &self.inner.parts;
         admission::check_settings(parts.mechanisms.as_ref(), &request.settings)?;
         let gate = self.inner.template_gate();
-        let version = self.version_for(request)?;
+        let (revision, version) = self.version_for(request)?;
         let submitting = self.inner.submit_gate();
         let now = (parts.clock)();
         let mut held = None;
@@ -239,8 +240,8 @@ impl Engine {
             .create_reserve(&request.first_boot, now, |ids, addresses| {
                 let ids = ids.union(&strangers).copied().collect();
                 let taken = (&ids, addresses);
-                let specified =
-                    admission::specification(request, &version, &parts.facts, now, taken)?;
+                let of = (revision, version.as_str());
+                let specified = admission::specification(request, of, &parts.facts, now, taken)?;
                 let (spec, _) = &specified;
                 self.inner
                     .promise_new(spec.id, &spec.limits)
@@ -267,26 +268,29 @@ impl Engine {
         })
     }
 
-    /// The version of the files that a new VE shares with others; empty where they are to be made of what is there.
-    fn version_for(&self, request: &CreateRequest) -> Result<String, Failure> {
+    /// The revision and the version of the files that a new VE shares with others; no version where they are to be made
+    /// of what is there.
+    fn version_for(&self, request: &CreateRequest) -> Result<(Revision, String), Failure> {
         let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let template = &request.template;
+        let newest = || -> Result<_, Failure> {
+            let newest = policy::stacks::newest(&mechanisms.templates()?, template);
+            newest.ok_or_else(|| stacks::no_such_template(&Stack::from(template)))
+        };
+        let revision = request.revision.map_or_else(newest, Ok)?;
         let names = request.applications.keys().cloned();
-        let stack = Stack::new(request.template.clone(), names)
+        let stack = Stack::new(template.clone(), revision, names)
             .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
-        let bare = Stack::from(&request.template);
-        let own = request
-            .applications
-            .iter()
-            .map(|(name, options)| (stack.of_one(name), Some(options)));
-        for (part, options) in std::iter::once((bare, None)).chain(own) {
-            if mechanisms.template_version(&part)?.is_none() {
-                return Err(stacks::no_such_template(&part));
-            }
-            if let Some(options) = options {
-                mechanisms.options_check(&part, options)?;
-            }
+        let bare = stack.bare();
+        if mechanisms.template_version(&bare)?.is_none() {
+            return Err(stacks::no_such_template(&bare));
         }
-        Ok(mechanisms.template_version(&stack)?.unwrap_or_default())
+        for (name, options) in &request.applications {
+            let recipe = self.recipe_of(&stack.of_one(name))?;
+            mechanisms.options_check(&recipe, options)?;
+        }
+        let version = mechanisms.template_version(&stack)?;
+        Ok((revision, version.unwrap_or_default()))
     }
 
     fn submit_ve(&self, reference: &str, request: VeRequest) -> Result<Submitted, Failure> {
@@ -328,53 +332,24 @@ impl Engine {
     }
 
     fn submit_template(&self, request: TemplateRequest) -> Result<Submitted, Failure> {
-        let name = request.stack();
-        let exists = self
-            .inner
-            .parts
-            .mechanisms
-            .template_version(&name)?
-            .is_some();
-        match &request {
-            TemplateRequest::Remove { .. } | TemplateRequest::Verify { .. } if !exists => {
-                return Err(Failure::new(
-                    FailureKind::NotFound,
-                    format!("there is no template `{name}`"),
-                )
-                .with_hint("`vessel template list` shows those of this node"));
-            }
-            TemplateRequest::Build { .. }
-            | TemplateRequest::Import { .. }
-            | TemplateRequest::Application(_)
-                if exists =>
-            {
-                return Err(Failure::new(
-                    FailureKind::Conflict,
-                    format!("there is a template `{name}` already"),
-                )
-                .with_hint("give this one another name with `--name`"));
-            }
-            TemplateRequest::Application(build) => self.application_admit(build)?,
-            _ => {}
-        }
+        self.template_admit(&request)?;
+        let subject = request.subject();
         let new = NewOperation {
             kind: request.kind(),
             ve: None,
-            subject: name.to_string(),
+            subject: subject.clone(),
             request: request.summary(),
         };
         let operation = self
             .registry()
             .operation_insert(&new, (self.inner.parts.clock)())?;
         self.inner.open_ticket(operation);
-        self.push(
-            LaneKey::Template(name.clone()),
-            Job::Template(operation, request),
-        );
+        let lane = LaneKey::Template(request.lane());
+        self.push(lane, Job::Template(operation, request));
         Ok(Submitted {
             operation,
             ve: None,
-            subject: name.to_string(),
+            subject,
         })
     }
 

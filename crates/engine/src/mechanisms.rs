@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bits, Bytes, Exit, Key, Limits, Name, Options, Spec, Stack, VeId};
+use ve::{Bits, Bytes, Exit, Key, Limits, Options, Spec, Stack, VeId};
 
 use crate::error::FailureKind;
 use crate::request::{StackBuild, TemplateRequest};
@@ -105,6 +105,8 @@ impl ProgressSink for Nobody {
 /// Every method can be repeated: what is there already is kept, what is gone already is no fault.
 /// Methods block; each is called from the lane of its VE, and never two at once for one VE.
 pub trait Mechanisms: Send + Sync {
+    /// The templates that there are, with applications and without, those that cannot be read, too.
+    fn templates(&self) -> Result<BTreeSet<Stack>, Fault>;
     /// The version of a template with applications, if it is there.
     fn template_version(&self, stack: &Stack) -> Result<Option<String>, Fault>;
     /// Builds, imports or verifies a template, as the request says.
@@ -116,7 +118,7 @@ pub trait Mechanisms: Send + Sync {
     /// Removes a template that nobody uses.
     fn template_remove(&self, stack: &Stack) -> Result<(), Fault>;
 
-    /// Whether what was chosen for an application is what it offers. `stack` is that application's own template.
+    /// Whether what was chosen for an application is what it offers. `stack` is the one that keeps its recipe.
     fn options_check(&self, stack: &Stack, options: &Options) -> Result<(), Fault>;
     /// Checks a recipe, without carrying out any of it.
     fn recipe_check(&self, build: &StackBuild) -> Result<(), Fault>;
@@ -142,10 +144,6 @@ pub trait Mechanisms: Send + Sync {
     /// Ends a change of what is below a VE's files: brings back how they were if its record has another stack than
     /// the one that they were made ready for, and forgets it if it has that. Nothing is no fault.
     fn lower_settle(&self, record: &VeRecord) -> Result<(), Fault>;
-    /// Removes the stacks of several applications that are not among these.
-    fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault>;
-    /// The applications that there are templates of, on any template: their own stacks.
-    fn applications(&self) -> Result<BTreeSet<Stack>, Fault>;
 
     /// Whether a VE may have this address here, apart from what other VEs have.
     fn address_check(&self, address: IpAddr) -> Result<(), Fault>;
@@ -172,11 +170,11 @@ pub trait Mechanisms: Send + Sync {
     /// Runs the VE's init, from its parts. Whatever was made on the way is gone after a fault.
     fn launch(&self, record: &VeRecord) -> Result<Running, Fault>;
     /// Ends the VE's init, and returns how it ended once all its processes are gone. How an init
-    /// is asked depends on the `template` that it comes from; without one it is killed.
+    /// is asked depends on the `stack` that it comes from; without one it is killed.
     fn end(
         &self,
         id: VeId,
-        template: Option<&Name>,
+        stack: Option<&Stack>,
         patience: Patience,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, Fault>;

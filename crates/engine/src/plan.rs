@@ -135,7 +135,7 @@ impl<'a> Work<'a> {
             }
             Step::End(patience) => {
                 let cancelled = || sink.cancelled();
-                mechanisms.end(id, Some(&record.spec.template), *patience, &cancelled)?;
+                mechanisms.end(id, Some(&record.spec.stack()), *patience, &cancelled)?;
                 record.run = None;
                 stopped(record);
             }

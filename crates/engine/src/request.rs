@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use policy::limits::Machine;
 use registry::FirstBoot;
-use ve::{Bytes, Name, Options, Setting, Stack, VeId};
+use ve::{Bytes, Name, Options, Revision, Setting, Stack, StackReference, VeId};
 
 /// What the engine must know of its node to decide.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct CreateRequest {
     pub name: Name,
     /// Its template.
     pub template: Name,
+    /// Which revision of that; without one the newest.
+    pub revision: Option<Revision>,
     /// The applications on it, with what is chosen of what each offers.
     pub applications: BTreeMap<Name, Options>,
     /// What differs from the defaults.
@@ -121,10 +123,10 @@ pub enum TemplateRequest {
         /// Its name, with applications.
         name: Stack,
     },
-    /// Remove one that no VE uses.
+    /// Remove those that no VE uses.
     Remove {
-        /// Its name, with applications.
-        name: Stack,
+        /// Its name, with applications; without a revision all of them.
+        name: StackReference,
     },
     /// Build an application on another template.
     Application(StackBuild),
@@ -205,14 +207,26 @@ impl VeRequest {
 }
 
 impl TemplateRequest {
-    /// The template's name, with its applications.
+    /// What it is about: the template's name, with its applications, as people write it.
     #[must_use]
-    pub fn stack(&self) -> Stack {
+    pub fn subject(&self) -> String {
         match self {
-            Self::Build { name, .. } | Self::Import { name, .. } => Stack::from(name),
-            Self::Verify { name } | Self::Remove { name } => name.clone(),
-            Self::Application(build) => build.stack.clone(),
+            Self::Build { name, .. } | Self::Import { name, .. } => name.to_string(),
+            Self::Verify { name } => name.to_string(),
+            Self::Remove { name } => name.to_string(),
+            Self::Application(build) => build.stack.to_string(),
         }
+    }
+
+    /// What all that is asked of one template, whatever its revision, has in common.
+    pub(crate) fn lane(&self) -> StackReference {
+        match self {
+            Self::Build { name, .. } | Self::Import { name, .. } => name.clone().into(),
+            Self::Verify { name } => name.clone().into(),
+            Self::Remove { name } => name.clone(),
+            Self::Application(build) => build.stack.clone().into(),
+        }
+        .of_any_revision()
     }
 
     /// What is asked, in one line for people who read the journal.

@@ -225,18 +225,25 @@ impl Engine {
         }
         spec.applications.extend(add.clone());
         let names = spec.applications.keys().cloned();
-        let stack = Stack::new(spec.template.clone(), names)
+        let stack = Stack::new(spec.template.clone(), spec.revision, names)
             .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
         let _gate = self.inner.template_gate();
         for (name, options) in add {
-            let own = stack.of_one(name);
-            if mechanisms.template_version(&own)?.is_none() {
-                return Err(no_such_template(&own));
-            }
-            mechanisms.options_check(&own, options)?;
+            let recipe = self.recipe_of(&stack.of_one(name))?;
+            mechanisms.options_check(&recipe, options)?;
         }
         self.inner.stack_hold(spec.id, Some(stack));
         Ok(spec)
+    }
+
+    /// The stack that keeps the recipe of an application: its own, or that on another revision of the template.
+    pub(crate) fn recipe_of(&self, own: &Stack) -> Result<Stack, Failure> {
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        if mechanisms.template_version(own)?.is_some() {
+            return Ok(own.clone());
+        }
+        let recipe = policy::stacks::recipe_of(&mechanisms.templates()?, own);
+        recipe.ok_or_else(|| no_such_template(own))
     }
 
     /// Ends a change of applications, when the record of the VE is written.
@@ -253,24 +260,29 @@ impl Engine {
         self.stacks_collect();
     }
 
-    /// Removes stacks of several applications that no VE uses. Called when one may have become so; what cannot be
-    /// removed now is tried again then.
+    /// Removes stacks of several applications, and older revisions of templates, that no VE uses. Called when one may
+    /// have become so; what cannot be removed now is tried again then.
     pub(crate) fn stacks_collect(&self) {
         let _gate = self.inner.template_gate();
-        let Ok(records) = self.registry().ves() else {
-            return;
-        };
+        if let Err(failure) = self.try_stacks_collect() {
+            tracing::warn!("templates that nobody uses stay for now: {failure}");
+        }
+    }
+
+    fn try_stacks_collect(&self) -> Result<(), Failure> {
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let all = mechanisms.templates()?;
+        // Most often there are none, and the records of a thousand VEs need not be read for that.
+        if policy::stacks::unneeded(&all, &BTreeSet::new()).is_empty() {
+            return Ok(());
+        }
+        let records = self.registry().ves()?;
         let mut used: BTreeSet<Stack> = records.iter().map(|r| r.spec.stack()).collect();
         used.extend(self.inner.stacks_held());
-        // The next one to be made on them would need them again.
-        let mut below: Vec<_> = used.iter().filter_map(Stack::parts).collect();
-        while let Some((stack, _)) = below.pop() {
-            below.extend(stack.parts());
-            used.insert(stack);
+        for stack in policy::stacks::unneeded(&all, &used) {
+            mechanisms.template_remove(&stack)?;
         }
-        if let Err(fault) = self.inner.parts.mechanisms.stacks_collect(&used) {
-            tracing::warn!("stacks that nobody uses stay for now: {}", fault.message);
-        }
+        Ok(())
     }
 }
 
@@ -308,6 +320,7 @@ fn sandbox_spec(id: VeId, below: &Stack, version: &str, now: u64) -> Result<Spec
         .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
     let applications = below.applications().cloned();
     Ok(Spec {
+        revision: below.revision(),
         applications: applications
             .map(|name| (name, ve::Options::new()))
             .collect(),

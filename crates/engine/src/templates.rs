@@ -1,7 +1,9 @@
 //! Requests about templates.
 
+use std::fmt::Display;
+
 use registry::{OperationId, Outcome};
-use ve::Stack;
+use ve::{Name, Stack, StackReference};
 
 use crate::driver::event;
 use crate::error::{Failure, FailureKind};
@@ -24,10 +26,9 @@ impl Engine {
             inner: &self.inner,
             operation,
         };
-        let stack = request.stack();
         let result = match request {
             _ if sink.cancelled() => Err(plan::cancelled().into()),
-            TemplateRequest::Remove { .. } => self.template_remove(&stack),
+            TemplateRequest::Remove { name } => self.template_remove(name),
             TemplateRequest::Application(build) => self.application_build(operation, build),
             _ => mechanisms
                 .template_work(request, &sink)
@@ -40,13 +41,36 @@ impl Engine {
             (Ok(()), _) => "template-made",
         };
         let message = result.as_ref().err().map(ToString::to_string);
-        let event = event(word, None, stack.to_string(), message);
+        let event = event(word, None, request.subject(), message);
         self.inner
             .end_operation(operation, &result, Outcome::Unchanged, event)
     }
 
+    /// Whether a request makes sense with the templates that there are.
+    pub(crate) fn template_admit(&self, request: &TemplateRequest) -> Result<(), Failure> {
+        let all = self.inner.parts.mechanisms.templates()?;
+        let taken = |name: &Name| policy::stacks::newest(&all, name).is_some();
+        match request {
+            TemplateRequest::Build { name, .. } | TemplateRequest::Import { name, .. } => {
+                match taken(name) {
+                    true => Err(is_there(name)),
+                    false => Ok(()),
+                }
+            }
+            TemplateRequest::Application(build) if all.contains(&build.stack) => {
+                Err(is_there(&build.stack))
+            }
+            TemplateRequest::Application(build) => self.application_admit(build),
+            TemplateRequest::Verify { name } if !all.contains(name) => Err(is_not_there(name)),
+            TemplateRequest::Remove { name } if !all.iter().any(|stack| name.names(stack)) => {
+                Err(is_not_there(name))
+            }
+            TemplateRequest::Verify { .. } | TemplateRequest::Remove { .. } => Ok(()),
+        }
+    }
+
     /// Whether an application can be built on what is there.
-    pub(crate) fn application_admit(&self, build: &StackBuild) -> Result<(), Failure> {
+    fn application_admit(&self, build: &StackBuild) -> Result<(), Failure> {
         let mechanisms = self.inner.parts.mechanisms.as_ref();
         let (below, _) = (build.stack.parts()).ok_or_else(|| no_such_template(&build.stack))?;
         if mechanisms.template_version(&below)?.is_none() {
@@ -60,39 +84,53 @@ impl Engine {
         self.stack_build(operation, build)
     }
 
-    fn template_remove(&self, stack: &Stack) -> Result<(), Failure> {
+    /// Removes the templates that a name means.
+    fn template_remove(&self, name: &StackReference) -> Result<(), Failure> {
         // Those that only wait for a VE to want them must not hold what they are made of.
         self.stacks_collect();
         let _gate = self.inner.template_gate();
         let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let all = mechanisms.templates()?;
+        let meant: Vec<_> = all.iter().filter(|stack| name.names(stack)).collect();
+        let is_below = |whole: &Stack| meant.iter().any(|part| part.is_part_of(whole));
         let records = self.registry().ves()?;
-        let users = records.iter().filter(|r| is_below(stack, &r.spec.stack()));
+        let users = records.iter().filter(|r| is_below(&r.spec.stack()));
         let mut users: Vec<_> = users.map(|r| r.spec.name.to_string()).collect();
         let held = self.inner.stacks_held();
-        let held = held.iter().filter(|held| is_below(stack, held));
+        let held = held.iter().filter(|held| is_below(held));
         users.extend(held.map(|held| format!("one that gets {held}")));
         if !users.is_empty() {
-            return Err(used(stack, "VEs", &users).with_hint("delete these VEs first"));
+            return Err(used(name, "VEs", &users).with_hint("delete these VEs first"));
         }
-        if stack.applications().len() == 0 {
-            let on_it = mechanisms.applications()?.into_iter();
-            let on_it = on_it.filter(|other| other.template() == stack.template());
-            let on_it: Vec<_> = on_it.map(|other| other.to_string()).collect();
+        if name.applications().len() == 0 {
+            let on_it = all.iter().filter(|other| name.names(&other.bare()));
+            let on_it = on_it.filter(|other| other.applications().len() > 0);
+            let on_it: Vec<_> = on_it.map(ToString::to_string).collect();
             if !on_it.is_empty() {
                 let next = format!("`vessel template remove {}` first", on_it.join(" "));
-                return Err(used(stack, "applications", &on_it).with_hint(next));
+                return Err(used(name, "applications", &on_it).with_hint(next));
             }
         }
-        Ok(mechanisms.template_remove(stack)?)
+        for stack in meant {
+            mechanisms.template_remove(stack)?;
+        }
+        Ok(())
     }
 }
 
-/// Whether one stack is a part of another.
-fn is_below(part: &Stack, whole: &Stack) -> bool {
-    part.template() == whole.template() && part.applications().all(|name| whole.has(name))
+fn is_there(name: &dyn Display) -> Failure {
+    let message = format!("there is a template `{name}` already");
+    Failure::new(FailureKind::Conflict, message)
+        .with_hint("give this one another name with `--name`")
 }
 
-fn used(stack: &Stack, by: &str, users: &[String]) -> Failure {
+fn is_not_there(name: &dyn Display) -> Failure {
+    let message = format!("there is no template `{name}`");
+    Failure::new(FailureKind::NotFound, message)
+        .with_hint("`vessel template list` shows those of this node")
+}
+
+fn used(stack: &StackReference, by: &str, users: &[String]) -> Failure {
     let shown = users.iter().take(5).map(String::as_str).collect::<Vec<_>>();
     let (count, shown) = (users.len(), shown.join(", "));
     let message = format!("template `{stack}` is used by {count} {by}: {shown}");

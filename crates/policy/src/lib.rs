@@ -1,6 +1,6 @@
 //! Pure decisions: what may be asked of a VE in its state, which number and address a new one
 //! gets, which limits can be granted, what a node may sell and how it is divided, in which order
-//! VEs start, and what alerts tell when.
+//! VEs start, which stacks are needed, and what alerts tell when.
 //!
 //! Nothing here does I/O, reads a clock or takes a lock: every function maps what is known to what
 //! should be, so that it can be tested with every input. The `engine` carries decisions out.
@@ -14,6 +14,7 @@ pub mod growth;
 pub mod limits;
 pub mod memory;
 pub mod order;
+pub mod stacks;
 #[cfg(test)]
 mod testing;
 pub mod transition;

@@ -16,7 +16,7 @@ const VERSION: usize = FORMATS.len();
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What leads from each version of the tables to the next, beginning with none. Only ever added to.
-pub(crate) const FORMATS: [&str; 7] = [
+pub(crate) const FORMATS: [&str; 8] = [
     TABLES,
     STAGES,
     GUARANTEES,
@@ -24,6 +24,7 @@ pub(crate) const FORMATS: [&str; 7] = [
     GROWTH,
     OWNERS,
     APPLICATIONS,
+    REVISIONS,
 ];
 
 /// A specification may say how memory grows, and what was given: see [`GUARANTEES`].
@@ -35,6 +36,9 @@ const OWNERS: &str = "";
 /// A VE's specification may hold applications, and a record may be of a sandbox. No table changes; an older node
 /// would start the VEs on the wrong files.
 const APPLICATIONS: &str = "";
+
+/// A VE's specification may hold the revision of its template. No table changes; see [`APPLICATIONS`].
+const REVISIONS: &str = "";
 
 /// A VE's specification may hold guarantees, bursts and rates. No table changes; the number keeps an older
 /// node from dropping them silently when it writes the specification again.

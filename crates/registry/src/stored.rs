@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use ve::{
     Autostart, Bits, Bytes, Cores, Limits, MemoryGrowth, Name, Operations, Options, Percent,
-    Seconds, Spec, VeId,
+    Revision, Seconds, Spec, VeId,
 };
 
 use crate::record::{FirstBoot, Run};
@@ -16,6 +16,8 @@ use crate::record::{FirstBoot, Run};
 pub(crate) struct StoredSpec {
     name: String,
     template: String,
+    #[serde(default)]
+    revision: StoredRevision,
     #[serde(default)]
     applications: BTreeMap<String, Options>,
     template_version: String,
@@ -40,6 +42,17 @@ pub(crate) struct StoredSpec {
     #[serde(default)]
     description: Option<String>,
     created: u64,
+}
+
+/// Records from before templates had revisions have the first.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct StoredRevision(u32);
+
+impl Default for StoredRevision {
+    fn default() -> Self {
+        Self(Revision::FIRST.get())
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -93,6 +106,7 @@ impl From<&Spec> for StoredSpec {
         Self {
             name: spec.name.to_string(),
             template: spec.template.to_string(),
+            revision: StoredRevision(spec.revision.get()),
             applications: spec
                 .applications
                 .iter()
@@ -127,6 +141,7 @@ impl StoredSpec {
             id,
             name: Name::new(&self.name).map_err(|error| error.to_string())?,
             template: Name::new(&self.template).map_err(|error| error.to_string())?,
+            revision: Revision::new(self.revision.0).map_err(|error| error.to_string())?,
             applications: applications
                 .collect::<Result<_, _>>()
                 .map_err(|error: ve::InvalidName| error.to_string())?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use ve::{Name, Spec, State, VeId};
+use ve::{Name, Revision, Spec, State, VeId};
 
 use crate::{
     CreateConflict, Event, FirstBoot, NewOperation, OpenError, OperationId, OperationState,
@@ -20,6 +20,7 @@ fn id(number: u32) -> VeId {
 fn spec(number: u32) -> Spec {
     let name = Name::new(&format!("ve-{number}")).unwrap();
     Spec {
+        revision: Revision::new(number % 3 + 1).unwrap(),
         template_version: "1".to_owned(),
         addresses: vec![std::net::Ipv4Addr::from(0x0a00_0000 + number).into()],
         ..Spec::new(id(number), name, Name::new("debian").unwrap(), 5)
@@ -454,6 +455,7 @@ fn a_newer_format_is_refused_and_an_older_one_brought_up() {
     let records = Registry::open(&path).unwrap().ves().unwrap();
     let stages: Vec<_> = records.iter().map(|record| record.stage).collect();
     assert_eq!(stages, [Stage::Whole, Stage::Creating]);
+    assert!(records.iter().all(|r| r.spec.revision == Revision::FIRST));
 }
 
 #[test]

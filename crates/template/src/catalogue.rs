@@ -18,6 +18,7 @@
 //! Work that died leaves its folder in `staging/`, without the lock on it: [`Catalogue::open`] removes
 //! such folders and then the contents that nothing refers to.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -230,16 +231,8 @@ impl Catalogue {
     /// # Errors
     /// Fails if the catalogue cannot be read. A template that cannot be read is listed as broken.
     pub fn list(&self) -> Result<Listing, CatalogueError> {
-        let path = self.path.join(ENTRIES);
-        let error = || CatalogueError::system("list the templates in", &path);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&path).map_err(error())? {
-            let entry = entry.map_err(error())?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        names.sort();
         let mut listing = Listing::default();
-        for text in names {
+        for text in self.folders()? {
             let Ok(name) = text.parse::<Stack>() else {
                 let what = "its folder's name cannot be a template's".to_owned();
                 let error = CatalogueError::Damaged {
@@ -257,6 +250,28 @@ impl Catalogue {
             }
         }
         Ok(listing)
+    }
+
+    /// The names of all templates, readable or not. Opens none of them.
+    ///
+    /// # Errors
+    /// Fails if the catalogue cannot be read.
+    pub fn names(&self) -> Result<BTreeSet<Stack>, CatalogueError> {
+        let names = self.folders()?.into_iter();
+        Ok(names.filter_map(|text| text.parse().ok()).collect())
+    }
+
+    /// The names of the templates' folders, sorted.
+    fn folders(&self) -> Result<Vec<String>, CatalogueError> {
+        let path = self.path.join(ENTRIES);
+        let error = || CatalogueError::system("list the templates in", &path);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(error())? {
+            let entry = entry.map_err(error())?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// Whether a name is taken, be the template readable or not.

@@ -150,7 +150,7 @@ pub enum Source {
     },
     /// Applications, one installed on the other, on a template.
     Applications {
-        /// The template.
+        /// The template, with its revision.
         template: String,
         /// Its version then.
         template_version: String,

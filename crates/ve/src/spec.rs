@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::id::VeId;
 use crate::limits::Limits;
 use crate::name::Name;
+use crate::revision::Revision;
 use crate::settings::Setting;
 use crate::stack::{Options, Stack};
 
@@ -18,6 +19,8 @@ pub struct Spec {
     pub name: Name,
     /// The template whose files it sees below its own.
     pub template: Name,
+    /// Which revision of that template.
+    pub revision: Revision,
     /// The applications on that template, with what was chosen of the settings that each offers.
     pub applications: BTreeMap<Name, Options>,
     /// The version of that template, with its applications, that it was made from, as the content digest of both;
@@ -50,7 +53,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A VE with a name and a template, and nothing else of its own: no address, no limit, started by hand.
+    /// A VE with a name and the first revision of a template, and nothing else of its own: no address, no limit, started by hand.
     #[must_use]
     pub fn new(id: VeId, name: Name, template: Name, created: u64) -> Self {
         Self {
@@ -58,6 +61,7 @@ impl Spec {
             hostname: name.to_string(),
             name,
             template,
+            revision: Revision::FIRST,
             applications: BTreeMap::new(),
             template_version: String::new(),
             addresses: Vec::new(),
@@ -93,7 +97,8 @@ impl Spec {
     /// The files that it shares with others: its template and applications.
     #[must_use]
     pub fn stack(&self) -> Stack {
-        Stack::admitted(&self.template, self.applications.keys().cloned().collect())
+        let applications = self.applications.keys().cloned().collect();
+        Stack::admitted(&self.template, self.revision, applications)
     }
 
     /// Puts one setting in place of what was there. [`Setting::AddressAuto`] must have been turned

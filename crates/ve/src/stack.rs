@@ -5,17 +5,25 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::name::{InvalidName, Name};
+use crate::revision::{InvalidRevision, Revision};
+
+mod reference;
+
+pub use reference::StackReference;
 
 /// What the creator of a VE chose for the settings that an application offers, by name.
 pub type Options = BTreeMap<String, String>;
 
-/// A template and the applications on it, as `debian-12+nginx+redis`.
+/// A revision of a template and the applications on it, as `debian-12@2+nginx+redis`.
+///
+/// The first revision is written by the template's name alone: `debian-12+nginx`.
 ///
 /// Applications are a set: whoever asks for nginx and redis shares one stack with whoever asks for
 /// redis and nginx. They are written, and built one on the other, in the order of their names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stack {
     template: Name,
+    revision: Revision,
     applications: BTreeSet<Name>,
 }
 
@@ -25,6 +33,15 @@ pub enum InvalidStack {
     /// A part of it is no name.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// What stands for its revision is none.
+    #[error(transparent)]
+    Revision(#[from] InvalidRevision),
+    /// The first revision of a template is written by its name alone.
+    #[error("`{given}` is written without `{}1`", Stack::REVISION_MARK)]
+    First {
+        /// The text.
+        given: String,
+    },
     /// Too many applications.
     #[error(
         "a stack holds {} applications at most; {given} were given",
@@ -50,18 +67,22 @@ impl Stack {
     /// Between the parts of a stack's text. No name holds it.
     pub const SEPARATOR: char = '+';
 
+    /// Between a template's name and its revision. No name holds it.
+    pub const REVISION_MARK: char = '@';
+
     /// Most applications of one stack: each is a build of its own, on the one below.
     pub const APPLICATIONS_MAX: usize = 12;
 
     /// Longest text of a stack: it is the name of a folder (255 characters), with room for an ending.
     pub const LENGTH_MAX: usize = 240;
 
-    /// A template with applications on it.
+    /// A revision of a template with applications on it.
     ///
     /// # Errors
     /// Refuses what is too much for one stack.
     pub fn new(
         template: Name,
+        revision: Revision,
         applications: impl IntoIterator<Item = Name>,
     ) -> Result<Self, InvalidStack> {
         let applications: BTreeSet<Name> = applications.into_iter().collect();
@@ -71,6 +92,7 @@ impl Stack {
         }
         let stack = Self {
             template,
+            revision,
             applications,
         };
         match stack.to_string().len() {
@@ -83,6 +105,41 @@ impl Stack {
     #[must_use]
     pub fn template(&self) -> &Name {
         &self.template
+    }
+
+    /// Which revision of it.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The same applications on another revision of the same template.
+    ///
+    /// # Errors
+    /// Refuses what is too long then.
+    pub fn at(&self, revision: Revision) -> Result<Self, InvalidStack> {
+        Self::new(
+            self.template.clone(),
+            revision,
+            self.applications.iter().cloned(),
+        )
+    }
+
+    /// The revision of the template, without applications.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        Self {
+            applications: BTreeSet::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether another stack is made with this one: the same revision, and all of these applications.
+    #[must_use]
+    pub fn is_part_of(&self, whole: &Self) -> bool {
+        self.template == whole.template
+            && self.revision == whole.revision
+            && self.applications.is_subset(&whole.applications)
     }
 
     /// The applications, by name.
@@ -108,29 +165,37 @@ impl Stack {
     #[must_use]
     pub fn of_one(&self, application: &Name) -> Self {
         Self {
-            template: self.template.clone(),
             applications: BTreeSet::from([application.clone()]),
+            ..self.clone()
         }
     }
 
     /// What was admitted once and is read again.
-    pub(crate) fn admitted(template: &Name, applications: BTreeSet<Name>) -> Self {
+    pub(crate) fn admitted(
+        template: &Name,
+        revision: Revision,
+        applications: BTreeSet<Name>,
+    ) -> Self {
         Self {
             template: template.clone(),
+            revision,
             applications,
         }
     }
 }
 
+/// The first revision of a template.
 impl From<Name> for Stack {
     fn from(template: Name) -> Self {
         Self {
             template,
+            revision: Revision::FIRST,
             applications: BTreeSet::new(),
         }
     }
 }
 
+/// The first revision of a template.
 impl From<&Name> for Stack {
     fn from(template: &Name) -> Self {
         Self::from(template.clone())
@@ -140,22 +205,34 @@ impl From<&Name> for Stack {
 impl fmt::Display for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.template.to_string();
-        for application in &self.applications {
-            text.push(Self::SEPARATOR);
-            text.push_str(application.as_str());
+        if self.revision > Revision::FIRST {
+            text.push(Self::REVISION_MARK);
+            text.push_str(&self.revision.to_string());
         }
-        f.pad(&text)
+        f.pad(&with_applications(text, &self.applications))
     }
+}
+
+fn with_applications(mut text: String, applications: &BTreeSet<Name>) -> String {
+    for application in applications {
+        text.push(Stack::SEPARATOR);
+        text.push_str(application.as_str());
+    }
+    text
 }
 
 impl FromStr for Stack {
     type Err = InvalidStack;
 
     fn from_str(text: &str) -> Result<Self, InvalidStack> {
-        let mut names = text.split(Self::SEPARATOR).map(Name::new);
-        let template = names.next().unwrap_or_else(|| Name::new(""))?;
-        let applications = names.collect::<Result<Vec<_>, _>>()?;
-        Self::new(template, applications)
+        let reference: StackReference = text.parse()?;
+        match reference.revision() {
+            // It would be a second name for the same folder of a catalogue.
+            Some(Revision::FIRST) => Err(InvalidStack::First {
+                given: text.to_owned(),
+            }),
+            revision => reference.at(revision.unwrap_or_default()),
+        }
     }
 }
 
@@ -192,6 +269,18 @@ mod tests {
     }
 
     #[test]
+    fn another_revision_is_another_stack() {
+        let first = stack("debian-12+nginx");
+        let second = stack("debian-12@2+nginx");
+        assert_eq!(first.revision(), Revision::FIRST);
+        assert_eq!(first.at(second.revision()).unwrap(), second);
+        assert_eq!(second.bare(), stack("debian-12@2"));
+        assert_eq!(second.parts().unwrap().0, stack("debian-12@2"));
+        assert!(first.bare().is_part_of(&first) && first.is_part_of(&stack("debian-12+a+nginx")));
+        assert!(!first.bare().is_part_of(&second) && !first.is_part_of(&first.bare()));
+    }
+
+    #[test]
     fn refuses_what_is_no_stack() {
         let many = (0..=Stack::APPLICATIONS_MAX).fold("t".to_owned(), |t, n| format!("{t}+a{n}"));
         let long = [
@@ -206,6 +295,9 @@ mod tests {
             "+nginx",
             "debian-12+",
             "debian-12+../x",
+            "debian-12@1",
+            "debian-12@02",
+            "debian-12+nginx@2",
             &many,
             &long.join("+"),
         ] {
@@ -217,8 +309,10 @@ mod tests {
         #[test]
         fn every_text_of_a_stack_is_read_back(
             names in proptest::collection::vec("[a-z][a-z0-9]{0,10}", 1..6),
+            revision in 1_u32..,
         ) {
             let stack: Stack = names.join("+").parse().unwrap();
+            let stack = stack.at(Revision::new(revision).unwrap()).unwrap();
             prop_assert_eq!(stack.to_string().parse::<Stack>().unwrap(), stack);
         }
     }

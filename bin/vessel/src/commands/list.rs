@@ -165,11 +165,7 @@ fn cell(ve: &Ve, column: &str) -> String {
         "name" => ve.name.clone(),
         "state" => ve.state.to_string(),
         "address" => addresses(&ve.addresses),
-        // The stack of files that it is made from, as `vessel template list` names it.
-        "template" => ve
-            .applications
-            .iter()
-            .fold(ve.template.clone(), |stack, name| stack + "+" + name),
+        "template" => human::stack(&ve.template, ve.revision, &ve.applications),
         "created" => human::time(ve.created),
         "labels" => labels(ve),
         key => {

@@ -111,7 +111,7 @@ fn lines(ve: &VeDetails) -> Vec<String> {
         ("id", ve.id.to_string()),
         ("name", ve.name.clone()),
         ("state", state),
-        ("template", ve.template.clone()),
+        ("template", human::stack(&ve.template, ve.revision, &[])),
         ("applications", ve.applications.join(", ")),
         ("options", options.collect::<Vec<_>>().join(", ")),
         ("addresses", ve.addresses.join(", ")),

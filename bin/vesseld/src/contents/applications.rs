@@ -14,6 +14,7 @@ use ve::Stack;
 use super::Layers;
 use crate::host::Host;
 use crate::mechanisms::pool_fault;
+use crate::stacks;
 
 /// Conflicts that are looked for, and those that a refusal names.
 const CONFLICTS_MAX: usize = 200;
@@ -64,7 +65,7 @@ pub(crate) fn lower_check(host: &Host, record: &VeRecord, new: &Stack) -> Result
 fn packages(host: &Host, record: &VeRecord, new: &Stack) -> Vec<String> {
     let own = record.spec.stack();
     let added = new.applications().filter(|name| !own.has(name));
-    let recipes = added.filter_map(|name| host.catalogue.application(&new.of_one(name)).ok());
+    let recipes = added.filter_map(|name| stacks::application(host, &new.of_one(name)).ok());
     recipes
         .flat_map(|applied| applied.recipe.packages)
         .collect()

@@ -9,7 +9,7 @@ use server::node::{Reply, VeFilter, VeKey};
 use server::{Contents, InventoryFilter};
 use ve::Stack;
 
-use super::{NodeDoor, status, ves};
+use super::{NodeDoor, status, templates, ves};
 use crate::contents;
 use crate::daemon::Up;
 
@@ -31,7 +31,7 @@ impl Contents for NodeDoor {
 }
 
 fn inventory(up: &Up, filter: &InventoryFilter) -> Result<Vec<InventoryEntry>, ApiError> {
-    let templates = templates(up, filter)?;
+    let templates = chosen_templates(up, filter)?;
     let only_templates = filter.all_templates || !filter.templates.is_empty();
     let records = match only_templates && filter.ves == VeFilter::default() {
         true => Vec::new(),
@@ -46,7 +46,7 @@ fn inventory(up: &Up, filter: &InventoryFilter) -> Result<Vec<InventoryEntry>, A
     contents::inventory(&up.host, &records, &templates, filter)
 }
 
-fn templates(up: &Up, filter: &InventoryFilter) -> Result<Vec<Stack>, ApiError> {
+fn chosen_templates(up: &Up, filter: &InventoryFilter) -> Result<Vec<Stack>, ApiError> {
     if filter.all_templates {
         let listing = up.host.catalogue.list();
         let listing = listing.map_err(|error| {
@@ -58,20 +58,8 @@ fn templates(up: &Up, filter: &InventoryFilter) -> Result<Vec<Stack>, ApiError> 
         names.sort();
         return Ok(names);
     }
-    let known = |text: &String| {
-        let name = text
-            .parse::<Stack>()
-            .ok()
-            .filter(|name| up.host.catalogue.contains(name));
-        name.ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::NotFound,
-                format!("there is no template `{text}`"),
-            )
-            .with_hint("`vessel template list` shows those of this node")
-        })
-    };
-    filter.templates.iter().map(known).collect()
+    let meant = filter.templates.iter();
+    meant.map(|text| templates::resolve(up, text)).collect()
 }
 
 async fn compact(door: &NodeDoor, ve: VeKey) -> Result<CompactReply, ApiError> {

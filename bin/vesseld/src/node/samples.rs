@@ -137,7 +137,7 @@ fn create(up: &Up, sample: Sample) -> Result<Sample, ApiError> {
     let usage = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Usage, error.to_string());
     Name::new(&sample.name).map_err(|error| usage(&error))?;
     if let Some(template) = &sample.template {
-        Name::new(template).map_err(|error| usage(&error))?;
+        ves::template(template)?;
     }
     ves::parse_settings(&sample.settings)?;
     ves::check_labels(&sample.labels)?;

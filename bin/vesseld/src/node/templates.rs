@@ -12,7 +12,7 @@ use registry::VeRecord;
 use server::node::Peer;
 use template::manifest::Source;
 use template::{Manifest, Recipe};
-use ve::{Name, Stack};
+use ve::{Name, Revision, Stack, StackReference};
 
 use super::status;
 use crate::convert::{api_error, api_fault, timestamp};
@@ -32,14 +32,7 @@ pub(super) fn list(up: &Arc<Up>) -> Result<Vec<Template>, ApiError> {
 }
 
 pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateDetails, ApiError> {
-    let name = parse_stack(name)?;
-    if !up.host.catalogue.contains(&name) {
-        return Err(ApiError::new(
-            ErrorCode::NotFound,
-            format!("there is no template `{name}`"),
-        )
-        .with_hint("`vessel template list` shows those of this node"));
-    }
+    let name = resolve(up, name)?;
     let manifest = up
         .host
         .catalogue
@@ -48,6 +41,7 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
     let records = up.engine.list().map_err(api_error)?;
     let Template {
         name,
+        revision,
         kind,
         distribution,
         version,
@@ -63,6 +57,7 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
     let packages = if packages { list.as_slice() } else { &[] };
     Ok(TemplateDetails {
         name,
+        revision,
         kind,
         distribution,
         version,
@@ -119,7 +114,7 @@ pub(super) fn build(up: &Arc<Up>, request: BuildRequest) -> Result<Operation, Ap
 }
 
 fn build_application(up: &Arc<Up>, request: BuildRequest, on: &str) -> Result<Operation, ApiError> {
-    let on = parse_stack(on)?;
+    let on = resolve(up, on)?;
     let called = request.name.as_deref().unwrap_or(&request.recipe);
     let name = parse_name(called)?;
     if on.applications().len() > 0 {
@@ -130,7 +125,7 @@ fn build_application(up: &Arc<Up>, request: BuildRequest, on: &str) -> Result<Op
         )));
     }
     let recipe = recipe(up, &name, &request)?;
-    let stack = Stack::new(on.template().clone(), [name])
+    let stack = Stack::new(on.template().clone(), on.revision(), [name])
         .map_err(|error| ApiError::new(ErrorCode::Usage, error.to_string()))?;
     submit(
         up,
@@ -195,7 +190,7 @@ pub(super) fn remove(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
     submit(
         up,
         TemplateRequest::Remove {
-            name: parse_stack(name)?,
+            name: parse_reference(name)?,
         },
     )
 }
@@ -204,7 +199,7 @@ pub(super) fn verify(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
     submit(
         up,
         TemplateRequest::Verify {
-            name: parse_stack(name)?,
+            name: resolve(up, name)?,
         },
     )
 }
@@ -231,10 +226,11 @@ fn seen_from_here(peer: Peer, source: &str) -> String {
 }
 
 fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
-    let used = records
-        .iter()
-        .filter(|r| is_made_from(&r.spec.stack(), manifest))
-        .count();
+    // A VE of several applications is made from the template of each of them.
+    let stack = manifest.name.parse::<Stack>().ok();
+    let is_made_from = |whole: &Stack| stack.as_ref().is_some_and(|part| part.is_part_of(whole));
+    let used = records.iter().filter(|r| is_made_from(&r.spec.stack()));
+    let used = used.count();
     let (on, applications) = match &manifest.source {
         Source::Applications {
             template,
@@ -248,6 +244,9 @@ fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
     };
     Template {
         name: manifest.name.clone(),
+        revision: stack
+            .map_or(Revision::FIRST, |stack| stack.revision())
+            .get(),
         kind: match manifest.source {
             Source::Packages { .. } => TemplateKind::Built,
             Source::Applications { .. } => TemplateKind::Application,
@@ -263,13 +262,6 @@ fn brief(manifest: &Manifest, records: &[VeRecord]) -> Template {
         on,
         applications,
     }
-}
-
-/// Whether a VE is made from a template: one of several applications is from each of them.
-fn is_made_from(stack: &Stack, manifest: &Manifest) -> bool {
-    manifest.name.parse::<Stack>().is_ok_and(|part| {
-        part.template() == stack.template() && part.applications().all(|name| stack.has(name))
-    })
 }
 
 /// What the applications of a template offer.
@@ -327,10 +319,23 @@ fn parse_name(name: &str) -> Result<Name, ApiError> {
     })
 }
 
-fn parse_stack(name: &str) -> Result<Stack, ApiError> {
-    name.parse::<Stack>().map_err(|error| {
-        ApiError::new(ErrorCode::Usage, error.to_string())
-            .with_hint("write TEMPLATE, or TEMPLATE+APPLICATION, as `vessel template list` does")
+pub(super) fn parse_reference(name: &str) -> Result<StackReference, ApiError> {
+    name.parse::<StackReference>().map_err(|error| {
+        ApiError::new(ErrorCode::Usage, error.to_string()).with_hint(
+            "write TEMPLATE, TEMPLATE@REVISION or TEMPLATE+APPLICATION, as `vessel template list` does",
+        )
+    })
+}
+
+/// The template that a person means: without a revision the newest that there is.
+pub(super) fn resolve(up: &Up, name: &str) -> Result<Stack, ApiError> {
+    let reference = parse_reference(name)?;
+    let all = up.host.catalogue.names().map_err(|error| failed(&error))?;
+    let meant = all.into_iter().filter(|stack| reference.names(stack));
+    meant.max_by_key(Stack::revision).ok_or_else(|| {
+        let message = format!("there is no template `{reference}`");
+        ApiError::new(ErrorCode::NotFound, message)
+            .with_hint("`vessel template list` shows those of this node")
     })
 }
 

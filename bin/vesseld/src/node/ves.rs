@@ -13,7 +13,7 @@ use policy::Action;
 use registry::{FirstBoot, VeRecord};
 use server::node::{VeFilter, VeKey};
 use tokio::sync::broadcast::error::RecvError;
-use ve::{Key, Name, Options, Setting, Spec, State};
+use ve::{Key, Name, Options, Setting, Spec, StackReference, State};
 
 use super::NodeDoor;
 use super::status;
@@ -67,7 +67,7 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
     let request = super::samples::filled(up, request)?;
     let name = Name::new(&request.name)
         .map_err(|error| usage(&error).with_hint("a name is a DNS label, as `web-1`"))?;
-    let template = Name::new(&request.template).map_err(|error| usage(&error))?;
+    let template = template(&request.template)?;
     let applications = applications(&request.applications, &request.options)?;
     let settings = parse_settings(&request.settings)?;
     check_labels(&request.labels)?;
@@ -83,7 +83,8 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
     let labels = request.labels;
     let request = engine::CreateRequest {
         name,
-        template,
+        template: template.template().clone(),
+        revision: template.revision(),
         applications,
         settings,
         labels,
@@ -94,6 +95,20 @@ pub(super) fn create(up: &Arc<Up>, request: CreateRequest) -> Result<Operation, 
         .submit(Request::Create(request))
         .map_err(api_error)?;
     status::operation_of(up, submitted.operation)
+}
+
+/// The template of a VE as a person names it, without applications: those are named beside it.
+pub(super) fn template(text: &str) -> Result<StackReference, ApiError> {
+    let template = super::templates::parse_reference(text)?;
+    let application = template.applications().next().cloned();
+    match application {
+        None => Ok(template),
+        Some(application) => {
+            let message = format!("`{text}` names applications, too");
+            Err(ApiError::new(ErrorCode::Usage, message)
+                .with_hint(format!("give them by `--application {application}`")))
+        }
+    }
 }
 
 pub(super) fn change_applications(

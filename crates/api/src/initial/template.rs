@@ -17,11 +17,23 @@ words! {
     }
 }
 
+/// The revision of whatever does not say: messages from before there were revisions, and all that has the first.
+pub(super) fn first_revision() -> u32 {
+    1
+}
+
+pub(super) fn is_first_revision(revision: &u32) -> bool {
+    *revision == first_revision()
+}
+
 /// A template in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
     /// Its name.
     pub name: String,
+    /// Which revision of its template it is, or is on.
+    #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
+    pub revision: u32,
     /// Where it comes from.
     pub kind: TemplateKind,
     /// `debian`, as its os-release names itself.
@@ -67,6 +79,9 @@ pub struct ApplicationSetting {
 pub struct TemplateDetails {
     /// Its name.
     pub name: String,
+    /// Which revision of its template it is, or is on.
+    #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
+    pub revision: u32,
     /// Where it comes from.
     pub kind: TemplateKind,
     /// `debian`, as its os-release names itself.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::stats::Usage;
+use super::template::{first_revision, is_first_revision};
 use crate::time::Timestamp;
 use crate::words::words;
 
@@ -41,6 +42,9 @@ pub struct Ve {
     pub state: VeState,
     /// Name of the template that it was made from.
     pub template: String,
+    /// Which revision of that template.
+    #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
+    pub revision: u32,
     /// Applications on that template, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applications: Vec<String>,
@@ -68,6 +72,9 @@ pub struct VeDetails {
     pub reason: Option<String>,
     /// Name of the template that it was made from.
     pub template: String,
+    /// Which revision of that template.
+    #[serde(default = "first_revision", skip_serializing_if = "is_first_revision")]
+    pub revision: u32,
     /// Applications on that template, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applications: Vec<String>,

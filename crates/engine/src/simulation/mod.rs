@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use policy::limits::Machine;
 use registry::{Event, FirstBoot, Operation, Registry, Stage};
 use tempfile::TempDir;
-use ve::{Bytes, Exit, Limits, Name, Options, Setting, Spec, Stack, State, VeId};
+use ve::{Bytes, Exit, Limits, Name, Options, Setting, Spec, StackReference, State, VeId};
 
 use crate::lanes::{Engine, EngineParts, RunLane};
 use crate::{
@@ -97,6 +97,7 @@ fn create(text: &str, settings: &[Setting]) -> Request {
     Request::Create(CreateRequest {
         name: name(text),
         template: name("debian"),
+        revision: None,
         applications: BTreeMap::new(),
         settings: settings.to_vec(),
         labels: BTreeMap::new(),
@@ -106,11 +107,12 @@ fn create(text: &str, settings: &[Setting]) -> Request {
 
 /// On a template with applications.
 fn create_on(text: &str, stack: &str) -> Request {
-    let stack: Stack = stack.parse().unwrap();
+    let stack: StackReference = stack.parse().unwrap();
     let applications = stack.applications().cloned();
     Request::Create(CreateRequest {
         name: name(text),
         template: stack.template().clone(),
+        revision: stack.revision(),
         applications: applications.map(|name| (name, Options::new())).collect(),
         settings: Vec::new(),
         labels: BTreeMap::new(),

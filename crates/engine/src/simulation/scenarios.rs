@@ -166,7 +166,7 @@ impl Scenario {
     pub(super) fn prepare(&self) -> Sim {
         let sim = Sim::new();
         let applications = ["debian+nginx", "debian+redis"].map(str::to_owned);
-        sim.node.world().stacks.extend(applications);
+        sim.node.world().templates.0.extend(applications);
         sim.done(create("db", &[memory(64)])).unwrap();
         sim.done(ask("db", VeRequest::Start)).unwrap();
         if let Some(state) = self.before {

@@ -14,8 +14,10 @@ fn node_with(applications: &[&str]) -> Sim {
     sim
 }
 
+/// All but the template that is there from the beginning.
 fn stacks(sim: &Sim) -> Vec<String> {
-    sim.node.world().stacks.iter().cloned().collect()
+    let templates = sim.node.world().templates.clone().0.into_iter();
+    templates.filter(|name| name != "debian").collect()
 }
 
 #[test]
@@ -111,7 +113,7 @@ fn many_that_want_one_stack_wait_for_one_build() {
     let sim = Sim::with_lanes(scratch(), World::default(), run_lane);
     sim.engine.recover().unwrap();
     let applications = ["debian+nginx", "debian+redis"].map(str::to_owned);
-    sim.node.world().stacks.extend(applications);
+    sim.node.world().templates.0.extend(applications);
     let asked: Vec<_> = (0..8)
         .map(|n| create_on(&format!("web-{n}"), "debian+nginx+redis"))
         .map(|request| sim.engine.submit(request).unwrap().operation)

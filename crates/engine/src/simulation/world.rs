@@ -19,8 +19,7 @@ mod node;
 pub(super) struct World {
     pub(super) areas: BTreeMap<VeId, Area>,
     pub(super) groups: BTreeMap<VeId, Option<Limits>>,
-    /// Templates with applications.
-    pub(super) stacks: BTreeSet<String>,
+    pub(super) templates: Templates,
     /// Weights of processor time, of VEs that have groups.
     pub(super) weights: BTreeMap<VeId, u32>,
     pub(super) links: BTreeMap<VeId, BTreeSet<IpAddr>>,
@@ -38,6 +37,16 @@ pub(super) struct World {
     pub(super) seconds: u64,
     /// What no engine must ever do, and was done.
     pub(super) violations: Vec<String>,
+}
+
+/// Templates, with applications and without: one from the beginning.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Templates(pub(super) BTreeSet<String>);
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self(BTreeSet::from(["debian".to_owned()]))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

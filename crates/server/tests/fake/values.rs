@@ -32,6 +32,7 @@ pub fn details(id: u32, name: &str, state: VeState) -> VeDetails {
         state,
         reason: None,
         template: "debian-12".to_owned(),
+        revision: 1,
         applications: Vec::new(),
         options: BTreeMap::new(),
         addresses: vec![format!("10.99.0.{}", id - 90), format!("fd99::{id}")],
@@ -68,6 +69,7 @@ pub fn in_list(ve: &VeDetails) -> Ve {
         name: ve.name,
         state: ve.state,
         template: ve.template,
+        revision: ve.revision,
         applications: Vec::new(),
         addresses: ve.addresses,
         labels: ve.labels,
@@ -154,6 +156,7 @@ pub fn stats(ve: &VeDetails) -> Stats {
 pub fn template() -> Template {
     Template {
         name: "debian-12".to_owned(),
+        revision: 1,
         kind: TemplateKind::Built,
         distribution: "debian".to_owned(),
         version: "12".to_owned(),
@@ -176,6 +179,7 @@ pub fn template_details(packages: bool) -> TemplateDetails {
     };
     TemplateDetails {
         name: template.name,
+        revision: template.revision,
         kind: template.kind,
         distribution: template.distribution,
         version: template.version,

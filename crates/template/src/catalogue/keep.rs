@@ -88,7 +88,7 @@ impl Catalogue {
         scrub::build_leftovers(&mut ingest.tree);
         self.restore(&below, &mut ingest.tree)?;
         let source = Source::Applications {
-            template: below.template().to_string(),
+            template: below.bare().to_string(),
             template_version: version_of_template(&base),
             applications: applications(&base, request),
         };

@@ -11,7 +11,7 @@ impl FakeNode {
         let id = record.spec.id;
         let call = self.begin(Some(id), "lower_change")?;
         let mut world = self.world();
-        let there = new.applications().len() == 0 || world.stacks.contains(&new.to_string());
+        let there = world.templates.0.contains(&new.to_string());
         if world.inits.contains_key(&id) || !there {
             world.violation(format!(
                 "VE {id} gets {new} while it runs, or it is not there"

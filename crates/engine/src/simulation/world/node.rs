@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use policy::InUse;
 use registry::{Run, VeRecord};
-use ve::{Bytes, Exit, Limits, Name, Options, Spec, Stack, VeId};
+use ve::{Bytes, Exit, Limits, Options, Spec, Stack, VeId};
 
 use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running, Sweep};
 use crate::request::{StackBuild, TemplateRequest};
@@ -13,10 +13,14 @@ use crate::request::{StackBuild, TemplateRequest};
 use super::{Dump, FakeNode, Init, Sleeper, World};
 
 impl Mechanisms for FakeNode {
+    fn templates(&self) -> Result<BTreeSet<Stack>, Fault> {
+        let templates = self.world().templates.clone().0.into_iter();
+        Ok(templates.filter_map(|stack| stack.parse().ok()).collect())
+    }
+
     fn template_version(&self, stack: &Stack) -> Result<Option<String>, Fault> {
-        let there = self.world().stacks.contains(&stack.to_string());
-        let bare = stack.to_string() == "debian";
-        Ok((there || bare).then(|| "1".to_owned()))
+        let there = self.world().templates.0.contains(&stack.to_string());
+        Ok(there.then(|| "1".to_owned()))
     }
 
     fn template_work(&self, _: &TemplateRequest, sink: &dyn ProgressSink) -> Result<(), Fault> {
@@ -29,7 +33,7 @@ impl Mechanisms for FakeNode {
 
     fn template_remove(&self, stack: &Stack) -> Result<(), Fault> {
         let call = self.begin(None, "template_remove")?;
-        self.world().stacks.remove(&stack.to_string());
+        self.world().templates.0.remove(&stack.to_string());
         call.end(())
     }
 
@@ -75,7 +79,7 @@ impl Mechanisms for FakeNode {
         }
         drop(world);
         call.middle()?;
-        self.world().stacks.insert(build.stack.to_string());
+        (self.world().templates.0).insert(build.stack.to_string());
         call.end(())
     }
 
@@ -90,19 +94,6 @@ impl Mechanisms for FakeNode {
 
     fn lower_settle(&self, record: &VeRecord) -> Result<(), Fault> {
         self.settle_lower(record)
-    }
-
-    fn stacks_collect(&self, used: &BTreeSet<Stack>) -> Result<(), Fault> {
-        let call = self.begin(None, "stacks_collect")?;
-        let used: BTreeSet<_> = used.iter().map(ToString::to_string).collect();
-        let several = |stack: &String| stack.matches('+').count() > 1;
-        (self.world().stacks).retain(|stack| used.contains(stack) || !several(stack));
-        call.end(())
-    }
-
-    fn applications(&self) -> Result<BTreeSet<Stack>, Fault> {
-        let stacks = self.world().stacks.clone().into_iter();
-        Ok(stacks.filter_map(|stack| stack.parse().ok()).collect())
     }
 
     fn address_check(&self, _: IpAddr) -> Result<(), Fault> {
@@ -211,7 +202,7 @@ impl Mechanisms for FakeNode {
     fn end(
         &self,
         id: VeId,
-        _: Option<&Name>,
+        _: Option<&Stack>,
         patience: Patience,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, Fault> {
