@@ -36,18 +36,18 @@ mod tests {
 
     #[test]
     fn a_group_that_the_host_removed_is_made_again() {
-        let Some(node) = Node::open(60_900) else {
+        let Some(node) = Node::open(61_900) else {
             return;
         };
         let layout = node.group.layout().clone();
         let kept = node.group.lock().try_clone_to_owned().unwrap();
         // As systemd does it with what is empty, while the launcher keeps the lock.
         node.group.clone().close_and_remove().unwrap();
-        let again = NodeGroup::open(&layout, id(60_900), Some(kept)).unwrap();
-        let second = NodeGroup::open(&layout, id(60_900), None).unwrap_err();
+        let again = NodeGroup::open(&layout, id(61_900), Some(kept)).unwrap();
+        let second = NodeGroup::open(&layout, id(61_900), None).unwrap_err();
         assert!(matches!(second, OpenError::Held { .. }), "{second}");
-        again.create(id(60_901)).unwrap();
-        again.remove(id(60_901)).unwrap();
+        again.create(id(61_901)).unwrap();
+        again.remove(id(61_901)).unwrap();
     }
 
     #[test]
