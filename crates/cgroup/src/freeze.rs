@@ -57,8 +57,12 @@ impl VeGroup {
             source,
         };
         let start = Instant::now();
-        self.write_thaw().map_err(refused)?;
-        while self.is_frozen()? {
+        loop {
+            // Each time: whoever else froze it meanwhile does not undo that.
+            self.write_thaw().map_err(refused)?;
+            if !self.is_frozen()? {
+                return Ok(());
+            }
             if start.elapsed() >= timeout {
                 return Err(FreezeError::StillFrozen {
                     ve: self.ve,
@@ -67,7 +71,6 @@ impl VeGroup {
             }
             std::thread::sleep(V1_PAUSE);
         }
-        Ok(())
     }
 
     /// Whether the VE is frozen, all of it.
