@@ -129,6 +129,32 @@ impl Node {
         found.map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
+    /// What each thread of the node's programs is doing in the kernel, for a test that waited in vain.
+    pub(super) fn waits(&self) -> String {
+        let programs = [
+            "vesseld",
+            "vessel-launcher",
+            "vessel-procview",
+            "criu",
+            "ld-linux-x86-64",
+        ];
+        let running = programs.iter().flat_map(|program| self.running(program));
+        let folders = running.map(|pid| format!("/proc/{pid}/task"));
+        let threads = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
+        let told = threads.flatten().map(|thread| {
+            let read = |name: &str| {
+                let text = fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().take(6).map(str::trim).collect();
+                lines.join(" < ")
+            };
+            let path = thread.path();
+            let (name, call, stack) = (read("comm"), read("syscall"), read("stack"));
+            let call = call.split(' ').next().unwrap_or_default();
+            format!("  {} {name}: system call {call}: {stack}", path.display())
+        });
+        told.collect::<Vec<_>>().join("\n")
+    }
+
     /// Kills the launcher as a crash would.
     pub(crate) fn kill_launcher(&self) -> Result<()> {
         let launcher = Pid::from_raw(self.launcher_pid()?).context("no launcher")?;

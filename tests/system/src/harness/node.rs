@@ -364,6 +364,7 @@ impl Node {
         if self.place == Place::Machine {
             told.push(service::journal());
         }
+        told.push(self.waits());
         told.join("\n")
     }
 
