@@ -447,8 +447,8 @@ fn while_criu_is_killed<T>(new: &Path, dump: impl FnOnce() -> T) -> T {
                 if !paths.iter().any(writes) {
                     continue;
                 }
-                let writer = fs::read_to_string(new.join("writer")).unwrap_or_default();
-                return kill(writer.split(' ').next().unwrap().parse().unwrap());
+                let writer = checkpoint::settle::writer(new).unwrap();
+                return kill(i32::try_from(writer).unwrap());
             }
         });
         let dumped = dump();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use runtime::protocol::Launched;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use ve::VeId;
 
-use crate::suspend::{END_TIMEOUT, SuspendError, WRITER};
+use crate::suspend::{DUMP, END_TIMEOUT, IMAGES_FOLDER, SuspendError};
 use crate::{folder, walk};
 
 /// How long a CRIU may take that nobody waits for any more: it ends where it would ask its daemon.
@@ -77,14 +78,10 @@ pub fn settle(
 
 /// Waits until nobody writes a checkpoint any more.
 fn await_writer(folder: &Path) -> io::Result<()> {
-    let Ok(text) = fs::read_to_string(folder.join(WRITER)) else {
+    let Some(pid) = writer(folder) else {
         return Ok(());
     };
-    let numbers = text.split_once(' ');
-    let numbers = numbers.and_then(|(pid, time)| Some((pid.parse().ok()?, time.parse().ok()?)));
-    let Some((pid, started)) = numbers else {
-        return Ok(());
-    };
+    let started = kernel::proc::start_time(pid).map_or(0, |time| time.ticks());
     let until = Instant::now() + WRITER_TIMEOUT;
     while lives(pid, started) {
         if Instant::now() > until {
@@ -94,6 +91,31 @@ fn await_writer(folder: &Path) -> io::Result<()> {
         std::thread::sleep(WRITER_POLL);
     }
     Ok(())
+}
+
+/// The CRIU that writes a checkpoint to a folder. Its own command line tells, from its first moment on: a daemon
+/// can die before it has noted anything down. Helpers of CRIU have its words, too, but lead no process group.
+#[must_use]
+pub fn writer(folder: &Path) -> Option<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.into_iter().find(|pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        let writes = words.contains(&DUMP.as_bytes())
+            && words
+                .windows(2)
+                .any(|pair| pair == [IMAGES_FOLDER.as_bytes(), folder.as_os_str().as_bytes()]);
+        let leads = |stat: &str| {
+            // Field 5 of `proc_pid_stat(5)`, the third behind the name.
+            let (_, rest) = stat.rsplit_once(')')?;
+            rest.split_whitespace().nth(2)?.parse::<u32>().ok()
+        };
+        writes && {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            leads(&stat) == Some(*pid)
+        }
+    })
 }
 
 /// Whether a process lives and is to go on: one that ended and was not reaped yet, is ending, or

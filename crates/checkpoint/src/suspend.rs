@@ -1,6 +1,6 @@
 //! Putting a running VE on disk.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -41,8 +41,9 @@ const ATTEMPTS: [Walk; 2] = [Walk::Directories, Walk::Files];
 
 const LOG: &str = "dump.log";
 const OUTPUT: &str = "dump.out";
-/// Who writes the checkpoint, for a daemon that comes after.
-pub(crate) const WRITER: &str = "writer";
+/// Words by which a daemon that comes after finds the CRIU that writes.
+pub(crate) const DUMP: &str = "dump";
+pub(crate) const IMAGES_FOLDER: &str = "--images-dir";
 
 /// Who looks on while a VE is put on disk, or woken.
 pub trait Follower: std::fmt::Debug + Sync {
@@ -427,9 +428,9 @@ fn start(
 ) -> io::Result<Child> {
     let output = File::create(new.join(OUTPUT))?;
     let mut command = request.criu.command(request.id.uid_base().get());
-    command.args(["dump", "--tree", &request.init.pid.to_string()]);
+    command.args([DUMP, "--tree", &request.init.pid.to_string()]);
     command
-        .arg("--images-dir")
+        .arg(IMAGES_FOLDER)
         .arg(new)
         .args(["--log-file", LOG, "-v1", "--root", "/"]);
     command.args(["--external", &format!("mnt[/dev]:{DEV_NAME}")]);
@@ -465,8 +466,5 @@ fn start(
         .stdout(output.try_clone()?)
         .stderr(output);
     // What ends the daemon from a terminal must not end this.
-    let criu = command.process_group(0).spawn()?;
-    let started = kernel::proc::start_time(criu.id()).map_or(0, |time| time.ticks());
-    fs::write(new.join(WRITER), format!("{} {started}", criu.id()))?;
-    Ok(criu)
+    command.process_group(0).spawn()
 }
