@@ -70,6 +70,11 @@ const PACKAGES: &[Package] = &[
     package("e2fsprogs", Need::Tests, "a small file system to fill up"),
     package("curl", Need::Tests, "asking web servers in VEs for a page"),
     package("zstd", Need::Tests, "an archive in each compression"),
+    package(
+        "openssl",
+        Need::Tests,
+        "an authority of the tests' own, for servers that speak TLS",
+    ),
     package("busybox-static", Need::Bench, "a light VE in 2 MB"),
     package("crun", Need::Bench, "the fastest OCI runtime"),
     package("lxc", Need::Bench, "system containers"),

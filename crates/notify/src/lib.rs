@@ -4,13 +4,14 @@
 //! tried again here, and nothing kept: who sends has an outbox. A message may arrive twice, when the answer was
 //! lost; its id is the same then.
 //!
-//! TLS: `https` webhooks, and mail by STARTTLS or by TLS from the first byte, with the system's certificates.
-//! There are no client certificates, no proxies and no redirects.
+//! TLS: `https` webhooks, and mail by STARTTLS or by TLS from the first byte, to whom one of the system's authorities
+//! vouches for, or one of a file (see [`authorities`]). There are no client certificates, no proxies and no redirects.
 #![forbid(unsafe_code)]
 
 mod command;
 mod mail;
 mod template;
+mod trust;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use command::{Command, CommandError};
 pub use mail::{Mail, MailError, Security};
 pub use template::{TemplateError, check, render};
+pub use trust::{TrustError, authorities};
 pub use webhook::{Webhook, WebhookError};
 
 /// Longest time for one message, from the first look-up to the last answer.

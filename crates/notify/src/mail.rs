@@ -1,12 +1,14 @@
 //! Mail by SMTP.
 
+use std::path::PathBuf;
+
 use lettre::message::{Mailbox, header::ContentType};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters, TlsParametersBuilder};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{SmtpTransport, Transport};
 
-use crate::{Message, SEND_TIMEOUT};
+use crate::{Message, SEND_TIMEOUT, TrustError, authorities};
 
 /// How a connection is secured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Mail {
     pub security: Security,
     /// User and password, where the server wants them.
     pub credentials: Option<(String, String)>,
+    /// File with authorities that are trusted besides the system's; read for each mail.
+    pub authorities: Option<PathBuf>,
     /// Who it is from.
     pub from: String,
     /// Whom it goes to.
@@ -51,6 +55,9 @@ pub enum MailError {
     /// The message cannot be made.
     #[error("the mail cannot be made")]
     Make(#[source] lettre::error::Error),
+    /// The authorities to trust cannot be had.
+    #[error("nobody can be trusted besides the system's authorities")]
+    Trust(#[from] TrustError),
     /// The server cannot be reached, or refuses.
     #[error("the mail server {host} did not take it")]
     Refused {
@@ -63,11 +70,14 @@ pub enum MailError {
 }
 
 impl Mail {
-    /// Checks the addresses.
+    /// Checks the addresses, and that the authorities can be read.
     ///
     /// # Errors
     /// Names the one that is none.
     pub fn check(&self) -> Result<(), MailError> {
+        if let Some(path) = &self.authorities {
+            authorities(path)?;
+        }
         std::iter::once(&self.from)
             .chain(&self.to)
             .try_for_each(|address| mailbox(address).map(drop))
@@ -96,15 +106,29 @@ impl Mail {
             host: self.host.clone(),
             source,
         };
-        let transport = self.transport().map_err(refused)?;
+        let trusted = self.authorities.as_deref().map(authorities).transpose()?;
+        let trusted = trusted.unwrap_or_default();
+        let trusted = trusted
+            .into_iter()
+            .map(|one| Certificate::from_der(one.to_vec()));
+        let trusted = trusted.collect::<Result<_, _>>().map_err(refused)?;
+        let transport = self.transport(trusted).map_err(refused)?;
         transport.send(&mail).map(drop).map_err(refused)
     }
 
-    fn transport(&self) -> Result<SmtpTransport, lettre::transport::smtp::Error> {
+    fn transport(
+        &self,
+        trusted: Vec<Certificate>,
+    ) -> Result<SmtpTransport, lettre::transport::smtp::Error> {
+        let parameters = || {
+            let builder = TlsParameters::builder(self.host.clone());
+            let trust = |builder: TlsParametersBuilder, one| builder.add_root_certificate(one);
+            trusted.into_iter().fold(builder, trust).build_rustls()
+        };
         let tls = match self.security {
             Security::None => Tls::None,
-            Security::StartTls => Tls::Required(TlsParameters::new(self.host.clone())?),
-            Security::Tls => Tls::Wrapper(TlsParameters::new(self.host.clone())?),
+            Security::StartTls => Tls::Required(parameters()?),
+            Security::Tls => Tls::Wrapper(parameters()?),
         };
         let name = rustix::system::uname();
         let name = name.nodename().to_string_lossy().into_owned();

@@ -1,5 +1,6 @@
 //! Webhooks: one POST by HTTP/1.1, on a connection of its own.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::{Message, SEND_TIMEOUT};
+use crate::{Message, SEND_TIMEOUT, TrustError, authorities};
 
 /// How much of an answer is read: enough for the reason of a refusal.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -27,6 +28,8 @@ pub struct Webhook {
     pub url: String,
     /// Headers that are sent along, such as an authorization.
     pub headers: Vec<(String, String)>,
+    /// File with authorities that are trusted besides the system's; read for each message.
+    pub authorities: Option<PathBuf>,
     /// The body, where it is not the message's JSON.
     pub body: Option<String>,
 }
@@ -80,6 +83,9 @@ pub enum WebhookError {
     /// It took too long.
     #[error("{0} did not answer within 30 s")]
     Slow(String),
+    /// The authorities to trust cannot be had.
+    #[error("nobody can be trusted besides the system's authorities")]
+    Trust(#[from] TrustError),
     /// TLS cannot be had here.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -93,11 +99,14 @@ struct Target {
 }
 
 impl Webhook {
-    /// Checks address and headers.
+    /// Checks address and headers, and that the authorities can be read.
     ///
     /// # Errors
     /// Names what is wrong.
     pub fn check(&self) -> Result<(), WebhookError> {
+        if let Some(path) = &self.authorities {
+            authorities(path)?;
+        }
         let target = target(&self.url)?;
         self.request(&target, &Message::default()).map(drop)
     }
@@ -130,7 +139,11 @@ impl Webhook {
             host: target.host.clone(),
             source,
         })?;
-        let stream = TlsConnector::from(configuration()?)
+        let configuration = match &self.authorities {
+            Some(path) => trusting(path)?,
+            None => configuration()?,
+        };
+        let stream = TlsConnector::from(configuration)
             .connect(name, stream)
             .await
             .map_err(connect)?;
@@ -226,22 +239,38 @@ where
     })
 }
 
-/// The system's certificates, read once.
+/// With the system's authorities, read once.
 fn configuration() -> Result<Arc<ClientConfig>, WebhookError> {
     static CONFIGURATION: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(configuration) = CONFIGURATION.get() {
         return Ok(Arc::clone(configuration));
     }
-    let mut roots = RootCertStore::empty();
-    // Those that cannot be read are none; with none at all every server is refused by name.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let configuration = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(WebhookError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let configuration = with(system())?;
     Ok(Arc::clone(
         CONFIGURATION.get_or_init(|| Arc::new(configuration)),
     ))
+}
+
+/// With those of a file, too.
+fn trusting(path: &Path) -> Result<Arc<ClientConfig>, WebhookError> {
+    let mut roots = system();
+    roots.add_parsable_certificates(authorities(path)?);
+    Ok(Arc::new(with(roots)?))
+}
+
+fn system() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // Those that cannot be read are none; with none at all every server is refused by name.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+fn with(roots: RootCertStore) -> Result<ClientConfig, WebhookError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let configuration = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(WebhookError::Tls)?;
+    Ok(configuration
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }

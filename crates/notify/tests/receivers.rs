@@ -72,6 +72,7 @@ fn mail(port: u16) -> Mail {
         port,
         security: Security::None,
         credentials: None,
+        authorities: None,
         from: "Vessel <vessel@node.example>".to_owned(),
         to: vec!["ops@example.org".to_owned(), "boss@example.org".to_owned()],
     }
@@ -175,6 +176,7 @@ fn a_webhook_gets_the_json_with_its_id_and_headers() {
     let webhook = Webhook {
         url: format!("http://127.0.0.1:{port}/hook?a=b"),
         headers: vec![("Authorization".to_owned(), "Bearer x".to_owned())],
+        authorities: None,
         body: None,
     };
     run(webhook.send(&message())).unwrap();
@@ -200,6 +202,7 @@ fn a_webhook_that_refuses_is_an_error_with_its_words() {
     let mut webhook = Webhook {
         url: format!("http://127.0.0.1:{port}/"),
         headers: Vec::new(),
+        authorities: None,
         body: Some("plain".to_owned()),
     };
     let error = run(webhook.send(&message())).unwrap_err().to_string();
@@ -232,6 +235,7 @@ fn a_webhook_by_tls_does_not_trust_just_anybody() {
     let webhook = Webhook {
         url: format!("https://127.0.0.1:{port}/"),
         headers: Vec::new(),
+        authorities: None,
         body: None,
     };
     assert!(run(webhook.send(&message())).is_err());

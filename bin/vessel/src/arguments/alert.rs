@@ -167,6 +167,9 @@ Without --body it is JSON with all names that `vessel alert rule set --help` lis
     /// Tell alerts by mail
     #[command(after_help = "\
 Examples:
+        /// File on the node with certificates (PEM) of authorities to trust besides the system's
+        #[arg(long, value_name = "FILE")]
+        authorities: Option<String>,
   vessel alert channel mail ops --server localhost --from vessel@node.example.org --to ops@example.org
   vessel alert channel mail ops --server mail.example.org --user vessel --password-file secret \\
       --from vessel@example.org --to ops@example.org --to boss@example.org --severity critical
@@ -224,6 +227,9 @@ pub(crate) struct MailArguments {
     #[arg(long, value_name = "FILE", requires = "user")]
     pub(crate) password_file: Option<PathBuf>,
     /// The subject, with names in braces
+    /// File on the node with certificates (PEM) of authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authorities: Option<String>,
     #[arg(long, value_name = "TEXT")]
     pub(crate) subject: Option<String>,
     /// The text, with names in braces

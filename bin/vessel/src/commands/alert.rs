@@ -259,11 +259,13 @@ async fn channel(context: &Context, verb: ChannelVerb) -> Outcome {
             url,
             header,
             body,
+            authorities,
         } => {
             let mut channel = of(channel, AlertChannelKind::Webhook)?;
             channel.url = Some(url);
             channel.headers = header;
             channel.body = body;
+            channel.authorities = authorities;
             put_channel(context, channel).await
         }
         ChannelVerb::Mail(arguments) => put_channel(context, mail(arguments)?).await,
@@ -324,6 +326,7 @@ fn mail(arguments: MailArguments) -> Result<AlertChannel, ApiError> {
     });
     channel.server = Some(arguments.server);
     channel.security = security.transpose()?;
+    channel.authorities = arguments.authorities;
     channel.user = arguments.user;
     channel.password = password.transpose()?;
     channel.from = Some(arguments.from);

@@ -98,10 +98,11 @@ pub(crate) fn parse(channel: &AlertChannel, root: &Path) -> Result<Way, ApiError
             let webhook = Webhook {
                 url: channel.url.clone().unwrap_or_default(),
                 headers: headers(&channel.headers).map_err(refused)?,
+                authorities: channel.authorities.as_ref().map(PathBuf::from),
                 body: None,
             };
             let checked = webhook.check();
-            checked.map_err(|error| refused(error.to_string()))?;
+            checked.map_err(|error| refused(chain(&error)))?;
             Ok(Way::Webhook(webhook, channel.body.clone()))
         }
         AlertChannelKind::Mail => {
@@ -136,6 +137,9 @@ fn foreign(channel: &AlertChannel) -> Result<(), String> {
         ("subject", channel.subject.is_some(), Mail),
         ("text", channel.text.is_some(), Mail),
     ];
+    if channel.authorities.is_some() && !matches!(channel.kind, Webhook | Mail) {
+        return Err(format!("`authorities` is for kinds {Webhook} and {Mail}"));
+    }
     let wrong = given
         .iter()
         .find(|(_, given, kind)| *given && *kind != channel.kind);
@@ -193,13 +197,14 @@ fn mail(channel: &AlertChannel) -> Result<Mail, String> {
         port: port.unwrap_or(usual),
         security,
         credentials,
+        authorities: channel.authorities.as_ref().map(PathBuf::from),
         from: channel
             .from
             .clone()
             .ok_or("`from` is missing: who it is from")?,
         to: channel.to.clone(),
     };
-    mail.check().map_err(|error| error.to_string())?;
+    mail.check().map_err(|error| chain(&error))?;
     Ok(mail)
 }
 
@@ -343,14 +348,22 @@ mod tests {
         channel.to.clear();
         channel.body = Some("{nothing}".to_owned());
         assert!(refusal(&channel).contains("`nothing`"));
-        let command = of(AlertChannelKind::Command);
+        let mut command = of(AlertChannelKind::Command);
         assert!(refusal(&command).contains("absolute"));
     }
 
+        channel.authorities = Some("/none".to_owned());
+        let refused = refusal(&channel);
+        assert!(refused.contains("/none cannot be read: "), "{refused}");
+        channel.authorities = Some("none".to_owned());
+        assert!(refusal(&channel).contains("no absolute path"));
+        channel.authorities = None;
     #[test]
     fn secrets_are_not_shown_and_are_kept() {
         let channel = AlertChannel {
             password: Some("secret".to_owned()),
+        command.authorities = Some("/none".to_owned());
+        assert!(refusal(&command).contains("`authorities` is for kinds webhook and mail"));
             headers: vec!["Authorization: Bearer x".to_owned()],
             ..of(AlertChannelKind::Webhook)
         };

@@ -185,6 +185,10 @@ pub struct AlertChannel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// `mail`: the server, as `HOST` or `HOST:PORT`.
+    /// `webhook` and `mail`: a file on the node with certificates (PEM) of authorities that are trusted besides the system's;
+    /// its absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
     /// `mail`: how the connection is secured; absent for STARTTLS, and for nothing with a server on the loopback.
@@ -224,6 +228,7 @@ impl AlertChannel {
             headers: Vec::new(),
             body: None,
             server: None,
+            authorities: None,
             security: None,
             user: None,
             password: None,
