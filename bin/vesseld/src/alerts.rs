@@ -7,11 +7,13 @@
 //! Nothing is lost: a message is on disk with the reason for it, and leaves the outbox when its receiver has
 //! it. Nothing is told twice for a restart: what was told is on disk, too. Only if the daemon is killed
 //! between a receiver's answer and its noting is a message sent again, with the same id.
+//! What a rule says of many at the same time is one message (see `gathered`).
 //!
 //! What is kept are documents of the registry: rules and channels as the wire has them (its first version, which
 //! is only added to), silences, and how rules stand.
 
 pub(crate) mod channels;
+mod gathered;
 mod kept;
 pub(crate) mod message;
 pub(crate) mod observed;
@@ -24,6 +26,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::Result;
 use api::latest::{Alert, AlertChannel, AlertRule, AlertSilence, AlertState};
@@ -67,6 +70,8 @@ struct Inner {
     failures: BTreeMap<String, String>,
     /// Channels to which messages are under way.
     busy: BTreeSet<String>,
+    /// When something of a rule was last sent to a channel: its name, and the rule's.
+    sent: BTreeMap<(String, String), Instant>,
     /// The failure that was told last, so that each is told once and not every ten seconds.
     told: Option<String>,
 }
@@ -175,7 +180,8 @@ impl Alerts {
             threshold: 0.0,
             summary: "This is a test: alerts of this node arrive here.".to_owned(),
         };
-        told.message(format!("{}-test-{now}", self.node))
+        let number = now.try_into().unwrap_or(i64::MAX);
+        gathered::of_several(&[told], &[number], &format!("{}-test", self.node))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

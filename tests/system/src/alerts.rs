@@ -8,12 +8,13 @@ use serde_json::Value;
 use crate::harness::receiver::Receiver;
 use crate::harness::{Node, tests, until};
 
-/// Two sweeps of the meter, and what a busy machine adds.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Two sweeps of the meter, the half minute in which messages gather, and what a busy machine adds.
+const PATIENCE: Duration = Duration::from_secs(75);
 
 tests! {
     Node [] =>
         an_alert_reaches_everybody_once,
+        what_many_fire_at_once_is_one_message,
         what_nobody_took_arrives_after_a_crash;
 }
 
@@ -155,6 +156,65 @@ fn an_alert_reaches_everybody_once(node: &mut Node) -> Result<()> {
         let found = events.lines().filter(|line| line.contains(kind)).count();
         ensure!(found == 1, "{found} {kind}:\n{events}");
     }
+    Ok(())
+}
+
+fn what_many_fire_at_once_is_one_message(node: &mut Node) -> Result<()> {
+    let mail = Receiver::mail(&node.network_namespace())?;
+    let web = Receiver::web(&node.network_namespace(), 0)?;
+    let file = node.folder().join("paged").display().to_string();
+    all_channels(node, &mail, &web, &file)?;
+    no_other_rules(node)?;
+    let words = ["create", "many", "--template", "tiny", "--count", "8"];
+    node.ok(&[&words[..], &["--start"]].concat())?;
+    let names: Vec<String> = (1..=8).map(|number| format!("many-{number}")).collect();
+    let rule = ["alert", "rule", "set", "up", "--if", "running > 0"];
+    let more = ["--resolve", "0s", "--severity", "critical"];
+    node.ok(&[&rule[..], &more].concat())?;
+
+    let told = body(&messages(&web, 1)?[0])?;
+    let alerts = told["alerts"].as_array().context("no list")?;
+    let mut ves: Vec<&str> = alerts.iter().filter_map(|one| one["ve"].as_str()).collect();
+    ves.sort_unstable();
+    ensure!(ves == names && told["count"] == 8, "{told}");
+    let mails = messages(&mail, 1)?;
+    for name in &names {
+        ensure!(
+            mails[0].contains(&format!("{name}: ")),
+            "{name} in {mails:?}"
+        );
+    }
+    let lines = |file: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        Ok(text.lines().count())
+    };
+    until("paged", PATIENCE, || lines(&file), |count| *count == 1)?;
+    // The log has a line each.
+    let log = node.root().join("log/alerts.log").display().to_string();
+    until("logged", PATIENCE, || lines(&log), |count| *count == 8)?;
+
+    // They end one after the other, over some sweeps: what comes after the first gathers.
+    let stop = [
+        &["stop", "--kill"],
+        &names.iter().map(String::as_str).collect::<Vec<_>>()[..],
+    ];
+    node.ok(&stop.concat())?;
+    let told = |receiver: &Receiver| -> Result<u64> {
+        let bodies = receiver.taken();
+        let counts = bodies[1..].iter().map(|request| body(request));
+        counts
+            .map(|told| told?["count"].as_u64().context("no count"))
+            .sum()
+    };
+    until("all are over", PATIENCE, || told(&web), |count| *count == 8)?;
+    until("logged", PATIENCE, || lines(&log), |count| *count == 16)?;
+    for (what, count) in [
+        ("mails", mail.taken().len()),
+        ("requests", web.taken().len()),
+    ] {
+        ensure!(count <= 3, "{count} {what} for 16 alerts");
+    }
+    ensure!(lines(&file)? <= 3);
     Ok(())
 }
 

@@ -82,7 +82,7 @@ Examples:
 A condition is METRIC > NUMBER or METRIC < NUMBER, with rate(METRIC) for its change in a second. `vessel alert metrics` \
 lists metrics. Numbers: 0.9, 90%, 512M, 10M/s.
 
-Names in --message: again, condition, id, metric, node, rule, severity, since, state, subject, summary, text, threshold, \
+Names in --message: again, condition, count, id, metric, node, rule, severity, since, state, subject, summary, text, threshold, \
 time, value, ve, ve_id. {ve|json} gives a string of JSON.")]
 pub(crate) struct RuleArguments {
     /// Name of the rule
@@ -134,7 +134,8 @@ Examples:
   vessel alert channel command pager /usr/local/bin/page -- --team web
 
 The program finds VESSEL_ALERT_ID, VESSEL_ALERT_SUBJECT and VESSEL_ALERT_TEXT in its environment. It must end with 0 \
-within 30 s, or it is run again later.")]
+within 30 s, or it is run again later. What a rule says of many VEs at once is told by running it once: `count` in the \
+JSON tells how many, and `alerts` has each one, also one alone.")]
     Command {
         #[command(flatten)]
         channel: ChannelArguments,
@@ -151,7 +152,10 @@ Examples:
   vessel alert channel webhook chat https://chat.example.org/hook --body '{{\"text\": {summary|json}}}'
   vessel alert channel webhook ops https://ops.example.org/ --header 'Authorization: Bearer TOKEN'
 
-Without --body it is JSON with all names that `vessel alert rule set --help` lists. An `Idempotency-Key` is sent along.")]
+Without --body it is JSON with all names that `vessel alert rule set --help` lists. An `Idempotency-Key` is sent along.
+
+What a rule says of many VEs at once is one message: `count` tells how many, `ve`, `ve_id` and `value` are lists with \
+commas, `summary` has a line each. In JSON `alerts` has each one whole, also of one alone.")]
     Webhook {
         #[command(flatten)]
         channel: ChannelArguments,
@@ -163,18 +167,21 @@ Without --body it is JSON with all names that `vessel alert rule set --help` lis
         /// The body, with names in braces
         #[arg(long, value_name = "TEXT")]
         body: Option<String>,
+        /// File on the node with certificates (PEM) of authorities to trust besides the system's
+        #[arg(long, value_name = "FILE")]
+        authorities: Option<String>,
     },
     /// Tell alerts by mail
     #[command(after_help = "\
 Examples:
-        /// File on the node with certificates (PEM) of authorities to trust besides the system's
-        #[arg(long, value_name = "FILE")]
-        authorities: Option<String>,
   vessel alert channel mail ops --server localhost --from vessel@node.example.org --to ops@example.org
   vessel alert channel mail ops --server mail.example.org --user vessel --password-file secret \\
       --from vessel@example.org --to ops@example.org --to boss@example.org --severity critical
 
-The connection is secured by STARTTLS, unless the server is on this machine or --security says otherwise.")]
+The connection is secured by STARTTLS, unless the server is on this machine or --security says otherwise.
+
+What a rule says of many VEs at once is one mail, and so is what it says in the half minute after it. In --subject and \
+--text `count` tells how many, `ve`, `ve_id` and `value` are lists with commas, `summary` has a line each.")]
     Mail(MailArguments),
     /// Send a message by channels now
     #[command(after_help = "Example:\n  vessel alert channel test ops")]
@@ -220,6 +227,9 @@ pub(crate) struct MailArguments {
     /// How the connection is secured: none, starttls, tls
     #[arg(long, value_name = "WORD")]
     pub(crate) security: Option<String>,
+    /// File on the node with certificates (PEM) of authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authorities: Option<String>,
     /// The user's name, where the server wants one
     #[arg(long, requires = "password_file")]
     pub(crate) user: Option<String>,
@@ -227,9 +237,6 @@ pub(crate) struct MailArguments {
     #[arg(long, value_name = "FILE", requires = "user")]
     pub(crate) password_file: Option<PathBuf>,
     /// The subject, with names in braces
-    /// File on the node with certificates (PEM) of authorities to trust besides the system's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) authorities: Option<String>,
     #[arg(long, value_name = "TEXT")]
     pub(crate) subject: Option<String>,
     /// The text, with names in braces

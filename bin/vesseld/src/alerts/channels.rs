@@ -209,6 +209,12 @@ fn mail(channel: &AlertChannel) -> Result<Mail, String> {
 }
 
 impl Way {
+    /// Whether messages of one rule go as one: somebody reads them, or a program that takes its time. Lines of a log
+    /// are no burden.
+    pub(crate) fn gathers(&self) -> bool {
+        !matches!(self, Self::Log(_))
+    }
+
     /// Sends a message, and comes back when the other side has taken it.
     ///
     /// # Errors
@@ -346,24 +352,24 @@ mod tests {
         channel.to = vec!["a@b.c".to_owned()];
         assert!(refusal(&channel).contains("`to` is for kind mail"));
         channel.to.clear();
-        channel.body = Some("{nothing}".to_owned());
-        assert!(refusal(&channel).contains("`nothing`"));
-        let mut command = of(AlertChannelKind::Command);
-        assert!(refusal(&command).contains("absolute"));
-    }
-
         channel.authorities = Some("/none".to_owned());
         let refused = refusal(&channel);
         assert!(refused.contains("/none cannot be read: "), "{refused}");
         channel.authorities = Some("none".to_owned());
         assert!(refusal(&channel).contains("no absolute path"));
         channel.authorities = None;
+        channel.body = Some("{nothing}".to_owned());
+        assert!(refusal(&channel).contains("`nothing`"));
+        let mut command = of(AlertChannelKind::Command);
+        assert!(refusal(&command).contains("absolute"));
+        command.authorities = Some("/none".to_owned());
+        assert!(refusal(&command).contains("`authorities` is for kinds webhook and mail"));
+    }
+
     #[test]
     fn secrets_are_not_shown_and_are_kept() {
         let channel = AlertChannel {
             password: Some("secret".to_owned()),
-        command.authorities = Some("/none".to_owned());
-        assert!(refusal(&command).contains("`authorities` is for kinds webhook and mail"));
             headers: vec!["Authorization: Bearer x".to_owned()],
             ..of(AlertChannelKind::Webhook)
         };

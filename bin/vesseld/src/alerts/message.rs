@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::observed;
 
 /// What templates may name.
-pub(crate) const FIELDS: [&str; 17] = [
+pub(crate) const FIELDS: [&str; 18] = [
     "again",
     "condition",
+    "count",
     "id",
     "metric",
     "node",
@@ -93,6 +94,8 @@ impl Told {
         let pairs: [(&str, String); FIELDS.len()] = [
             ("again", self.again.to_string()),
             ("condition", self.condition.clone()),
+            // Of several messages in one, `gathered` says how many.
+            ("count", "1".to_owned()),
             ("id", id.to_owned()),
             ("metric", self.metric.clone()),
             ("node", self.node.clone()),
@@ -134,21 +137,28 @@ impl Told {
         }
     }
 
+    /// The VE's name; nothing for the node.
+    pub(super) fn name(&self) -> &str {
+        self.ve.as_deref().unwrap_or_default()
+    }
+
     fn subject(&self) -> String {
+        self.subject_about(self.name())
+    }
+
+    /// The subject, with these names.
+    pub(super) fn subject_about(&self, names: &str) -> String {
         let again = if self.again { "still " } else { "" };
         format!(
             "[{}] {again}{} on {}: {} {}",
-            self.severity,
-            self.state,
-            self.node,
-            self.rule,
-            self.ve.as_deref().unwrap_or_default()
+            self.severity, self.state, self.node, self.rule, names
         )
         .trim_end()
         .to_owned()
     }
 
-    fn text(&self) -> String {
+    /// The usual text.
+    pub(super) fn text(&self) -> String {
         let since = crate::convert::timestamp(self.since);
         format!(
             "{}\n\nrule: {}\nstate: {} since {since}\ncondition: {}\nnode: {}\n",

@@ -2,22 +2,29 @@
 //!
 //! What is not taken is tried again after ten seconds, then after twice as long each time, at most a quarter of
 //! an hour, for a week. Nothing of a node that is taken down is held while a receiver thinks.
+//!
+//! The first of a rule goes at once, and with it all that is due (see `gathered`); what the rule says in the half
+//! minute after it waits, and goes as one. So a rule sends a channel a message of each kind in half a minute and for
+//! each 200 VEs, and no more. The log has a line each, at once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use registry::{Message, RegistryError};
 
-use super::Alerts;
 use super::channels::Way;
+use super::gathered::{self, Group};
 use super::message::Told;
+use super::{Alerts, Inner};
 use crate::daemon::{Daemon, Up};
 use crate::metering::seconds_now;
 
 /// How often is looked for what is due.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Messages that are sent to a channel in one go.
-const BATCH_MAX: u32 = 50;
+/// Messages that are looked at for a channel in one go, and the most that become one.
+const BATCH_MAX: u32 = 200;
+/// For how long what a rule says is gathered after it said something.
+const GATHER: Duration = Duration::from_secs(30);
 /// Failures in one go after which the rest waits, too: the channel is dead, and not one message bad.
 const FAILURES_MAX: u32 = 2;
 /// Time to the second try.
@@ -31,7 +38,7 @@ const GIVE_UP_SECONDS: u64 = 7 * 86_400;
 struct Batch {
     channel: String,
     way: Result<Way, String>,
-    messages: Vec<Message>,
+    groups: Vec<Group>,
 }
 
 /// Empties the outbox until the daemon ends.
@@ -73,38 +80,35 @@ async fn with_up<T: Send + 'static>(
 /// Sends what is due to one channel, the oldest first.
 async fn deliver(daemon: Arc<Daemon>, batch: Batch) {
     let mut failures = 0;
-    let mut messages = batch.messages.into_iter();
-    for message in messages.by_ref() {
+    let mut groups = batch.groups.into_iter();
+    for group in groups.by_ref() {
         let sent = match &batch.way {
-            Ok(way) => send(&daemon, way, &message).await,
+            Ok(way) => send(&daemon, way, &group).await,
             Err(reason) => Err(reason.clone()),
         };
         failures += u32::from(sent.is_err());
         let channel = batch.channel.clone();
         with_up(&daemon, move |up| {
-            up.alerts.settle(up, &channel, &message, sent);
+            up.alerts.settle(up, &channel, group.messages(), sent);
         })
         .await;
         if failures >= FAILURES_MAX {
             break;
         }
     }
-    let left: Vec<Message> = messages.collect();
+    let left: Vec<Message> = groups.flat_map(Group::into_messages).collect();
     with_up(&daemon, move |up| {
         up.alerts.rest(up, &batch.channel, &left);
     })
     .await;
 }
 
-async fn send(daemon: &Arc<Daemon>, way: &Way, message: &Message) -> Result<(), String> {
-    let told: Told = serde_json::from_str(&message.body)
-        .map_err(|error| format!("message {} cannot be read: {error}", message.id))?;
-    let id = with_up(daemon, {
-        let number = message.id;
-        move |up| format!("{}-{}-{number}", up.alerts.node, up.engine.facts().first_id)
+async fn send(daemon: &Arc<Daemon>, way: &Way, group: &Group) -> Result<(), String> {
+    let prefix = with_up(daemon, |up| {
+        format!("{}-{}", up.alerts.node, up.engine.facts().first_id)
     });
-    let id = id.await.ok_or("the node is taken down")?;
-    way.send(told.message(id)).await
+    let prefix = prefix.await.ok_or("the node is taken down")?;
+    way.send(group.message(&prefix)?).await
 }
 
 fn backoff_seconds(attempts: u32) -> u64 {
@@ -139,35 +143,47 @@ impl Alerts {
                 continue;
             }
             let way = self.way(&channel).map_err(|error| error.message);
+            let groups = match &way {
+                Ok(way) if !way.gathers() => gathered::apart(messages),
+                _ => self.lock().ready(&channel, messages, Instant::now()),
+            };
+            if groups.is_empty() {
+                continue;
+            }
             self.lock().busy.insert(channel.clone());
             batches.push(Batch {
                 channel,
                 way,
-                messages,
+                groups,
             });
         }
         batches
     }
 
-    /// Notes what came of a message.
-    fn settle(&self, up: &Up, channel: &str, message: &Message, sent: Result<(), String>) {
+    /// Notes what came of messages that went as one.
+    fn settle(&self, up: &Up, channel: &str, messages: &[Message], sent: Result<(), String>) {
         let registry = up.engine.registry();
         let now = seconds_now();
-        let noted = match &sent {
-            Ok(()) => registry.outbox_remove(&[message.id]),
-            Err(reason) if is_too_old(message, now) => {
+        let ids = |of: &[&Message]| of.iter().map(|message| message.id).collect::<Vec<_>>();
+        let (over, again): (Vec<&Message>, Vec<&Message>) = messages
+            .iter()
+            .partition(|message| sent.is_ok() || is_too_old(message, now));
+        if let Err(reason) = &sent {
+            for message in &over {
                 let id = message.id;
                 tracing::error!(
                     "alert {id} is given up after a week: channel `{channel}`: {reason}"
                 );
-                registry.outbox_remove(&[message.id])
             }
-            Err(_) => {
-                let next = now + backoff_seconds(message.attempts);
-                registry.outbox_postpone(&[message.id], next)
-            }
-        };
-        unnoted(noted);
+        }
+        if !over.is_empty() {
+            unnoted(registry.outbox_remove(&ids(&over)));
+        }
+        // They go together because they were tried as often.
+        if let Some(message) = again.first() {
+            let next = now + backoff_seconds(message.attempts);
+            unnoted(registry.outbox_postpone(&ids(&again), next));
+        }
         let mut inner = self.lock();
         match sent {
             Ok(()) => {
@@ -193,6 +209,25 @@ impl Alerts {
     }
 }
 
+impl Inner {
+    /// What goes out to a channel now, as one message each; the rest is left in the outbox for a while.
+    fn ready(&mut self, channel: &str, messages: Vec<Message>, now: Instant) -> Vec<Group> {
+        self.sent
+            .retain(|_, at| now.saturating_duration_since(*at) < GATHER);
+        let mut groups = gathered::together(messages);
+        let of = |group: &Group| Some((channel.to_owned(), group.rule()?.to_owned()));
+        groups.retain(|group| {
+            // What waits for its next try waited already, and what is full gets no fuller.
+            let is_full = group.messages().len() >= BATCH_MAX as usize;
+            let is_told = of(group).is_some_and(|key| self.sent.contains_key(&key));
+            !group.is_new() || is_full || !is_told
+        });
+        self.sent
+            .extend(groups.iter().filter_map(of).map(|key| (key, now)));
+        groups
+    }
+}
+
 fn unnoted(noted: Result<(), RegistryError>) {
     if let Err(error) = noted {
         tracing::warn!("what came of an alert cannot be noted, so it may be told again: {error}");
@@ -214,6 +249,41 @@ mod tests {
         let waits: Vec<u64> = (0..9).map(backoff_seconds).collect();
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 900, 900]);
         assert_eq!(backoff_seconds(u32::MAX), 900);
+    }
+
+    fn waiting(id: i64, rule: &str, attempts: u32) -> Message {
+        let mut told = super::super::message::tests::told();
+        told.rule = rule.to_owned();
+        Message {
+            id,
+            channel: "ops".to_owned(),
+            body: serde_json::json!(told).to_string(),
+            attempts,
+            next: 0,
+        }
+    }
+
+    #[test]
+    fn a_rule_tells_at_once_and_then_gathers() {
+        let mut inner = Inner::default();
+        let begun = Instant::now();
+        let mut ready = |after, messages| {
+            let groups = inner.ready("ops", messages, begun + Duration::from_secs(after));
+            let count = |group: &Group| group.messages().len();
+            groups.iter().map(count).collect::<Vec<_>>()
+        };
+        assert_eq!(ready(0, vec![waiting(1, "a", 0), waiting(2, "a", 0)]), [2]);
+        // Another rule is not held, what was tried neither.
+        let more = || vec![waiting(3, "a", 0), waiting(4, "b", 0), waiting(5, "a", 1)];
+        assert_eq!(ready(1, more()), [1, 1]);
+        let many = (0..i64::from(BATCH_MAX)).map(|id| waiting(id, "b", 0));
+        assert_eq!(ready(20, many.collect()), [200], "no fuller by waiting");
+        assert_eq!(
+            ready(30, more()),
+            [1],
+            "`a` was told a second after the first"
+        );
+        assert_eq!(ready(60, vec![waiting(3, "a", 0), waiting(9, "a", 0)]), [2]);
     }
 
     #[test]

@@ -181,14 +181,15 @@ pub struct AlertChannel {
     /// keeps its value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// `webhook`: the body, with names in braces to be filled in; absent for JSON with all that is known.
+    /// `webhook`: the body, with names in braces to be filled in; absent for JSON with all that is known. What a rule says
+    /// of many VEs at once is one message: `count` tells how many, and `alerts` in the JSON has each one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// `mail`: the server, as `HOST` or `HOST:PORT`.
     /// `webhook` and `mail`: a file on the node with certificates (PEM) of authorities that are trusted besides the system's;
     /// its absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorities: Option<String>,
+    /// `mail`: the server, as `HOST` or `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
     /// `mail`: how the connection is secured; absent for STARTTLS, and for nothing with a server on the loopback.
@@ -227,8 +228,8 @@ impl AlertChannel {
             url: None,
             headers: Vec::new(),
             body: None,
-            server: None,
             authorities: None,
+            server: None,
             security: None,
             user: None,
             password: None,
