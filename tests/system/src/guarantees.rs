@@ -14,16 +14,23 @@ tests! {
     Node [] =>
         guarantees_are_sold_once,
         of_several_settings_all_or_none_are_made,
+        a_share_of_three_to_one_gives_three_to_one,
+        an_idle_node_lets_a_ve_have_all_processors,
         processors_are_divided_as_promised,
         the_disk_is_divided_by_shares,
         guaranteed_memory_stays_while_others_want_all;
 }
 
-/// Runs three loops for ever in a VE, more than this machine's processors.
+/// Runs loops for ever in a VE, one more than this machine has processors.
 fn hog(node: &Node, name: &str) -> Result<()> {
-    let loops = "for i in 1 2 3; do (while :; do :; done) >/dev/null 2>&1 </dev/null & done";
-    node.sh(name, loops)?;
+    let count = processors()? + 1;
+    let busy = "(while :; do :; done) >/dev/null 2>&1 </dev/null &";
+    node.sh(name, &format!("for i in $(seq {count}); do {busy} done"))?;
     Ok(())
+}
+
+fn processors() -> Result<usize> {
+    Ok(std::thread::available_parallelism()?.get())
 }
 
 fn number(value: &Value) -> Result<f64> {
@@ -117,23 +124,27 @@ fn of_several_settings_all_or_none_are_made(node: &mut Node) -> Result<()> {
     Ok(())
 }
 
-/// Processor seconds that VEs used between two looks, in parts of what all of them used.
-fn parts(node: &Node, names: &[&str]) -> Result<Vec<f64>> {
-    let used = || -> Result<Vec<f64>> {
-        names
-            .iter()
-            .map(|name| number(&node.json(&["stats", name])?["cpu_seconds"]))
-            .collect()
-    };
-    let before = used()?;
-    std::thread::sleep(Duration::from_secs(2));
-    let spent: Vec<f64> = used()?
+/// Processor seconds that each VE used so far.
+fn used(node: &Node, names: &[&str]) -> Result<Vec<f64>> {
+    let one = |name: &&str| number(&node.json(&["stats", name])?["cpu_seconds"]);
+    names.iter().map(one).collect()
+}
+
+/// Processor seconds that VEs used within some seconds, in parts of what all of them used.
+fn parts_within(node: &Node, names: &[&str], seconds: u64) -> Result<Vec<f64>> {
+    let before = used(node, names)?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    let spent: Vec<f64> = used(node, names)?
         .iter()
         .zip(before)
         .map(|(after, before)| after - before)
         .collect();
     let all: f64 = spent.iter().sum();
     Ok(spent.iter().map(|spent| spent / all).collect())
+}
+
+fn parts(node: &Node, names: &[&str]) -> Result<Vec<f64>> {
+    parts_within(node, names, 2)
 }
 
 /// Looks several times, as another program may take a processor away for a moment.
@@ -147,6 +158,71 @@ fn settles(node: &Node, names: &[&str], what: &str, fine: impl Fn(&[f64]) -> boo
         seen.push(found);
     }
     anyhow::bail!("{what}: {seen:.3?}")
+}
+
+fn a_share_of_three_to_one_gives_three_to_one(node: &mut Node) -> Result<()> {
+    let names = ["a", "b"];
+    for name in names {
+        node.start_tiny(name)?;
+        hog(node, name)?;
+    }
+    // Long enough that what else this machine does meanwhile takes from both alike; and the other way round, so
+    // that nothing else makes the difference.
+    for (setting, ratio) in [
+        ("a cpu.share=300", 3.0),
+        ("a cpu.share=100", 1.0),
+        ("b cpu.share=300", 1.0 / 3.0),
+    ] {
+        node.ok(&[&["set"], &setting.split(' ').collect::<Vec<_>>()[..]].concat())?;
+        let parts = parts_within(node, &names, 12)?;
+        let found = parts[0] / parts[1];
+        ensure!(
+            (found / ratio - 1.0).abs() <= 0.1,
+            "{setting}: {found:.3} to 1 instead of {ratio:.3}"
+        );
+    }
+    Ok(())
+}
+
+/// What the machine's processors did since it started, in seconds: all but what its own host took, and nothing at
+/// all (proc_stat(5): idle and iowait are fields 4 and 5 of `cpu`, steal is 8).
+fn machine_seconds() -> Result<(f64, f64)> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let fields = line.split_whitespace().skip(1).take(8).map(str::parse);
+    let ticks: Vec<f64> = fields.collect::<Result<_, _>>()?;
+    ensure!(ticks.len() == 8, "{line}");
+    // USER_HZ, which is 100 wherever Vessel runs.
+    let seconds = |ticks: &[f64]| ticks.iter().sum::<f64>() / 100.0;
+    Ok((seconds(&ticks[..7]), seconds(&ticks[3..5])))
+}
+
+fn an_idle_node_lets_a_ve_have_all_processors(node: &mut Node) -> Result<()> {
+    for name in ["a", "b"] {
+        node.start_tiny(name)?;
+    }
+    // What `b` is promised, and does not use, is `a`'s meanwhile.
+    let shown = node.json(&["node", "show"])?;
+    let for_ves =
+        number(&shown["capacity"]["cpu_cores"])? - number(&shown["reserve"]["cpu_cores"])?;
+    let guarantee = format!("cpu.guarantee={:.2}", for_ves * 0.8);
+    node.ok(&["set", "b", &guarantee, "cpu.share=1000"])?;
+    hog(node, "a")?;
+    let look = || -> Result<(f64, f64)> {
+        let (own, (all, idle)) = (used(node, &["a"])?[0], machine_seconds()?);
+        std::thread::sleep(Duration::from_secs(3));
+        let (own_after, (all_after, idle_after)) = (used(node, &["a"])?[0], machine_seconds()?);
+        let all = all_after - all;
+        Ok(((own_after - own) / all, (idle_after - idle) / all))
+    };
+    // A part is left for what else the machine has to do, and nothing idle.
+    until(
+        "all that is there is used by `a`",
+        PATIENCE * 2,
+        look,
+        |(own, idle)| *own >= 0.8 && *idle <= 0.03,
+    )?;
+    Ok(())
 }
 
 fn processors_are_divided_as_promised(node: &mut Node) -> Result<()> {
