@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use api::latest::{Diagnosis, DoctorReport, DoctorRow};
+use cgroup::{Controller, Home};
 use engine::Support;
 use kernel::merging::{Merging, merging, merging_costs};
 use kernel::probe::{Features, Need, Status};
@@ -28,6 +29,7 @@ pub(crate) fn report(root: &Path, host: Option<&Host>) -> DoctorReport {
     rows.push(node_row(root));
     rows.extend(host.map(fast_path_row));
     rows.extend(host.map(|_| disk_free_row()));
+    rows.extend(host.map(runtimes_row));
     rows.push(merging_row());
     rows.extend(host.into_iter().flat_map(setting_rows));
     DoctorReport { rows }
@@ -120,6 +122,38 @@ fn disk_free_row() -> DoctorRow {
         found: "shows the whole pool and not `disk.limit`: btrfs tells statfs(2) of no quota"
             .to_owned(),
         remedy: Some("`vessel show NAME` tells what a VE uses and may use".to_owned()),
+    }
+}
+
+/// Whether programs that size themselves by cgroup2's files find a VE's limits there. Where these are missing, a JVM
+/// takes memory from sysinfo(2) and processors from sched_getaffinity(2), which tell the machine's; `/proc/meminfo`
+/// it does not read (JDK 17.0.21 and later, cgroupSubsystem_linux.cpp and os_linux.cpp).
+fn runtimes_row(host: &Host) -> DoctorRow {
+    let layout = host.groups.layout();
+    let told = [Controller::Memory, Controller::Cpu]
+        .into_iter()
+        .all(|controller| layout.home(controller) == Some(Home::V2));
+    let (diagnosis, found, remedy) = match told {
+        true => (
+            Diagnosis::Ok,
+            "`memory.max` and `cpu.max` in /sys/fs/cgroup of a VE tell its limits to JVMs, Go and others",
+            None,
+        ),
+        false => (
+            Diagnosis::Warning,
+            "JVMs take the machine's memory and processors for a VE's own: they look for cgroup2's \
+             `memory.max`, and on this host cgroup v1 holds the limits",
+            Some(
+                "boot with cgroup2 alone (`systemd.unified_cgroup_hierarchy=1`), or tell them: \
+                 `java -XX:MaxRAM=512m -XX:ActiveProcessorCount=1`, `GOMAXPROCS=1` for Go",
+            ),
+        ),
+    };
+    DoctorRow {
+        check: "runtimes in VEs".to_owned(),
+        diagnosis,
+        found: found.to_owned(),
+        remedy: remedy.map(str::to_owned),
     }
 }
 

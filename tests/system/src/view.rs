@@ -15,6 +15,7 @@ tests! {
     Node [] =>
         a_change_shows_inside_at_once,
         a_lifted_limit_shows_the_machine,
+        what_runtimes_read_tells_its_limits_or_that_there_are_none,
         a_view_ends_at_its_ve,
         nobody_notices_a_server_that_is_killed,
         a_server_that_hangs_is_replaced,
@@ -145,6 +146,63 @@ fn a_lifted_limit_shows_the_machine(node: &mut Node) -> Result<()> {
     ensure!(seen(pid, "/sys/devices/system/cpu/online")? == online);
     // What it uses is its own all the same.
     ensure!(memory(pid, "AnonPages")? < 20_000);
+    Ok(())
+}
+
+/// What programs read that take a part of what they find for themselves:
+/// - JVMs, from JDK 17.0.21 on (`cgroupSubsystem_linux.cpp`): whether /sys/fs/cgroup is cgroup2 (statfs(2)), the names
+///   in `cgroup.controllers`, then `memory.max` and `cpu.max` of their group and, by version, of those above. Where one
+///   is missing, sysinfo(2) and sched_getaffinity(2).
+/// - Go from 1.25 on (`internal/runtime/cgroup`): `cpu.max`; before, sched_getaffinity(2) alone.
+/// - Node (libuv's `uv_get_constrained_memory`): `memory.max`, then `MemTotal` of /proc/meminfo.
+/// - htop: `cpu0`, `cpu1`, ... in /sys/devices/system/cpu, /proc/stat, /proc/meminfo, /proc/loadavg, /proc/uptime.
+fn what_runtimes_read_tells_its_limits_or_that_there_are_none(node: &mut Node) -> Result<()> {
+    node.start_tiny("web")?;
+    let pid = node.init_pid("web")?;
+    let mut report = node.json(&["doctor"])?;
+    let rows = report["rows"].as_array_mut().context("no rows")?;
+    let row = rows.iter().find(|row| row["check"] == "runtimes in VEs");
+    let told = row.context("the doctor says nothing of it")?["diagnosis"] == "ok";
+    let controllers = seen(pid, "/sys/fs/cgroup/cgroup.controllers")?;
+    for (memory_limit, cpu_limit, shown) in [("96M", "1", 1), ("128M", "0.5", 1), ("96M", "2", 2)] {
+        let (memory_set, cpu_set) = (
+            format!("memory.limit={memory_limit}"),
+            format!("cpu.limit={cpu_limit}"),
+        );
+        node.ok(&["set", "web", &memory_set, &cpu_set])?;
+        let kibibytes = memory_limit.trim_end_matches('M').parse::<u64>()? << 10;
+        ensure!(memory(pid, "MemTotal")? == kibibytes, "{memory_set}");
+        let entries = fs::read_dir(format!("/proc/{pid}/root/sys/devices/system/cpu"))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let number = |name: &String| name.strip_prefix("cpu").map(str::parse::<u32>);
+        let count = names
+            .filter(|name| matches!(number(name), Some(Ok(_))))
+            .count();
+        let machine = std::thread::available_parallelism()?.get();
+        ensure!(
+            count == shown.min(machine),
+            "{count} folders with {cpu_set}"
+        );
+        let own = |name: &str| seen(pid, &format!("/sys/fs/cgroup/{name}"));
+        if told {
+            ensure!(
+                own("memory.max")?.trim().parse::<u64>()? == kibibytes << 10,
+                "{memory_set}"
+            );
+            let quota = (cpu_limit.parse::<f64>()? * 100_000.0).round();
+            ensure!(own("cpu.max")? == format!("{quota} 100000\n"), "{cpu_set}");
+            for name in ["memory", "cpu"] {
+                ensure!(
+                    controllers.split_whitespace().any(|one| one == name),
+                    "{controllers}"
+                );
+            }
+        } else {
+            // On cgroup v1 nothing there may say anything else.
+            ensure!(own("memory.max").is_err() && own("cpu.max").is_err());
+            ensure!(controllers.trim().is_empty(), "{controllers}");
+        }
+    }
     Ok(())
 }
 
@@ -377,12 +435,14 @@ fn the_programs_of_a_debian_tell_its_own_numbers(node: &mut Node) -> Result<()> 
         top.contains("300.0 total") && top.contains("load average: 0."),
         "{top}"
     );
-    ensure!(
-        node.sh("web", "vmstat 1 1 | tail -n 1")?
-            .split_whitespace()
-            .count()
-            >= 16
-    );
+    let vmstat = node.sh("web", "vmstat --unit k 1 1 | tail -n 1")?;
+    let columns: Vec<u64> = vmstat.split_whitespace().flat_map(str::parse).collect();
+    // vmstat(8): the fourth is what is free.
+    ensure!(columns.len() >= 16 && columns[3] <= 314_572, "{vmstat}");
+    let vmstat = node.sh("web", "vmstat -s --unit k | head -n 2")?;
+    let lines: Vec<&str> = vmstat.lines().map(str::trim).collect();
+    // Thousands of bytes, of 300 MiB.
+    ensure!(lines[0] == "314572 k total memory", "{vmstat}");
     let lscpu = node.sh("web", "lscpu | grep '^On-line'")?;
     ensure!(lscpu.ends_with(" 0"), "{lscpu}");
     ensure!(

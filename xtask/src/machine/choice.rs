@@ -35,6 +35,12 @@ const CHOSEN: &[&str] = &[
     "installed::",
     // `vessel set` on cgroup v2, live
     "limits::",
+    // what the kernel tells of memory that runs short, and weights at the disk and on the way out, on cgroup v2
+    "growth::",
+    "guarantees::the_disk_is_divided_by_shares",
+    "bandwidth::",
+    // where runtimes look for limits
+    "view::what_runtimes_read_tells_its_limits_or_that_there_are_none",
     // the freezer of cgroup v2, and how inits end
     "life::a_ve_is_created_started_stopped_and_deleted",
     "life::a_pause_freezes_every_process_until_resume",
