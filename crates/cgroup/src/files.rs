@@ -22,6 +22,8 @@ pub(crate) struct Directory {
 /// Longest control file that is read. `memory.stat` has 2 to 4 kB, `cgroup.procs` of a VE with its
 /// limit of processes at most some hundred kB.
 const FILE_BYTES_MAX: usize = 4 << 20;
+/// What nearly all control files of one record fit in: all but the `memory.stat` of some kernels.
+const RECORD_BYTES: usize = 4 << 10;
 
 impl Directory {
     /// Opens a directory by its path.
@@ -107,6 +109,26 @@ impl Directory {
             }
         }
         bytes.truncate(length);
+        String::from_utf8(bytes).map_err(|_| self.failure("read as text", below, Errno::ILSEQ))
+    }
+
+    /// Reads a control file that the kernel writes as one record, as it does all but lists of processes: one
+    /// read(2) gives all that fits (`seq_read_iter`, fs/seq_file.c), and one that fills less than the space was
+    /// the last.
+    pub(crate) fn read_record(&self, below: &Path) -> Result<String, FileError> {
+        let failed = |errno| self.failure("read", below, errno);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, below, flags, Mode::empty()).map_err(failed)?;
+        let mut bytes = Vec::with_capacity(RECORD_BYTES);
+        loop {
+            let space = bytes.capacity() - bytes.len();
+            let read = || rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes));
+            let count = rustix::io::retry_on_intr(read).map_err(failed)?;
+            if count < space || bytes.len() >= FILE_BYTES_MAX {
+                break;
+            }
+            bytes.reserve(bytes.len());
+        }
         String::from_utf8(bytes).map_err(|_| self.failure("read as text", below, Errno::ILSEQ))
     }
 

@@ -58,4 +58,4 @@ pub use reader::{NodeReader, Reading};
 pub use remove::BUSY_TIMEOUT;
 pub use strain::{MemoryStrain, Told};
 pub use together::Protection;
-pub use usage::Usage;
+pub use usage::{Motion, Usage};

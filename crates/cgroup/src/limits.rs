@@ -190,7 +190,7 @@ impl VeGroup {
 
     /// A file that holds one number; `max` is the greatest.
     pub(crate) fn number(&self, directory: &Directory, name: &str) -> Result<u64, FileError> {
-        let text = directory.read(&self.file(name))?;
+        let text = directory.read_record(&self.file(name))?;
         Ok(text.trim().parse().unwrap_or(u64::MAX))
     }
 
@@ -201,7 +201,7 @@ impl VeGroup {
         name: &str,
         key: &str,
     ) -> Result<u64, FileError> {
-        Ok(keyed(&directory.read(&self.file(name))?, key).unwrap_or_default())
+        Ok(keyed(&directory.read_record(&self.file(name))?, key).unwrap_or_default())
     }
 }
 

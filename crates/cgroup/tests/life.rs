@@ -129,6 +129,38 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_ve_does_is_motion() {
+        Node::open(61_500).iter().for_each(motion);
+    }
+
+    #[test]
+    fn whatever_a_ve_does_is_motion_on_v1() {
+        Node::open_v1(64_500).iter().for_each(motion);
+    }
+
+    fn motion(node: &Node) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let group = node.group.create(id(61_501)).unwrap();
+        let process = start(&group, "exec sleep 100");
+        let asleep = || {
+            let before = group.motion().unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            group.motion().unwrap() == before
+        };
+        wait_for("a process that sleeps", asleep);
+        let before = group.motion().unwrap();
+        assert!(group.usage().is_ok());
+        assert_eq!(group.motion().unwrap(), before, "to look is no motion");
+        // The least that a process can do.
+        let pid = Pid::from_child(&process.0);
+        kill_process(pid, Signal::STOP).unwrap();
+        wait_for("motion", || group.motion().unwrap() != before);
+        drop(process);
+        wait_for("the end", || node.group.remove(id(61_501)).is_ok());
+        assert!(group.motion().unwrap_err().source.is_missing());
+    }
+
+    #[test]
     fn a_fork_bomb_is_frozen_and_killed() {
         Node::open(60_900).iter().for_each(fork_bomb);
     }
@@ -191,6 +223,7 @@ mod tests {
         });
         measure("entry", &|ve| drop(node.group.ve(ve).entry().unwrap()));
         measure("usage", &|ve| assert!(node.group.ve(ve).usage().is_ok()));
+        measure("motion", &|ve| assert!(node.group.ve(ve).motion().is_ok()));
         measure("freeze, empty", &|ve| {
             node.group.ve(ve).freeze(SECOND).unwrap()
         });
