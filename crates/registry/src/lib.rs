@@ -21,6 +21,7 @@ mod durability;
 mod operations;
 mod record;
 mod schema;
+mod shared;
 mod stored;
 #[cfg(test)]
 mod tests;

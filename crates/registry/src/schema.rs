@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::durability::Durability;
+use crate::shared::Shared;
 
 /// Version of the tables that [`FORMATS`] make. A database of a newer version is refused, not
 /// guessed at.
@@ -127,6 +128,7 @@ CREATE TABLE events (
 pub struct Registry {
     connection: Mutex<Connection>,
     durability: Durability,
+    shared: Shared,
 }
 
 /// Why the registry could not be opened.
@@ -219,6 +221,7 @@ impl Registry {
                 found,
             },
         })?;
+        let shared = Shared::watch(&mut connection).map_err(open)?;
         let durability = Durability::new(path).map_err(|source| OpenError::Log {
             path: path.to_owned(),
             source,
@@ -226,6 +229,7 @@ impl Registry {
         Ok(Self {
             connection: Mutex::new(connection),
             durability,
+            shared,
         })
     }
 
@@ -235,6 +239,10 @@ impl Registry {
     /// When the disk failed; what was written since the last success may be lost by a power cut.
     pub fn sync(&self) -> Result<(), RegistryError> {
         self.durability.wait()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The connection, for one transaction. A panic of another holder has rolled its transaction

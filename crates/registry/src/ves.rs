@@ -41,7 +41,7 @@ impl From<rusqlite::Error> for CreateConflict {
     }
 }
 
-const COLUMNS: &str = "id, spec, state, run, fault, first_boot, stage, unclean";
+pub(crate) const COLUMNS: &str = "id, spec, state, run, fault, first_boot, stage, unclean";
 
 impl Registry {
     /// Reserves number, name and addresses of a new VE and journals the operation that makes it,
@@ -122,13 +122,8 @@ impl Registry {
     /// # Errors
     /// When the database or a record cannot be read.
     pub fn ves(&self) -> Result<Vec<VeRecord>, RegistryError> {
-        let connection = self.connection();
-        let sql = format!("SELECT {COLUMNS} FROM ves ORDER BY id");
-        let mut statement = connection.prepare_cached(&sql)?;
-        let rows = statement
-            .query_map([], raw)?
-            .collect::<Result<Vec<_>, _>>()?;
-        rows.into_iter().map(RawRecord::read).collect()
+        let records = self.ves_shared()?;
+        Ok(records.iter().map(|record| (**record).clone()).collect())
     }
 
     /// Holds addresses for a VE beside those of its record, until the record is next written and is
@@ -341,7 +336,7 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("stored records have string keys and no failing parts")
 }
 
-struct RawRecord {
+pub(crate) struct RawRecord {
     id: i64,
     spec: String,
     state: String,
@@ -352,7 +347,7 @@ struct RawRecord {
     unclean: bool,
 }
 
-fn raw(row: &Row<'_>) -> Result<RawRecord, rusqlite::Error> {
+pub(crate) fn raw(row: &Row<'_>) -> Result<RawRecord, rusqlite::Error> {
     Ok(RawRecord {
         id: row.get(0)?,
         spec: row.get(1)?,
@@ -366,7 +361,7 @@ fn raw(row: &Row<'_>) -> Result<RawRecord, rusqlite::Error> {
 }
 
 impl RawRecord {
-    fn read(self) -> Result<VeRecord, RegistryError> {
+    pub(crate) fn read(self) -> Result<VeRecord, RegistryError> {
         let id = number(self.id)?;
         let unreadable = |finding: String| RegistryError::Record {
             what: format!("VE {id}"),
