@@ -57,6 +57,9 @@ pub const LEVELS: [Level; 4] = [
     Level::new(3_600, 8_784),
 ];
 
+/// Most steps of a level within one of the next coarser.
+const RECORDS_WITHIN_MAX: usize = 10;
+
 const PAGE: u64 = 4_096;
 /// What of the file one VE takes at most.
 pub const REGION_BYTES: u64 = {
@@ -153,6 +156,8 @@ pub struct History {
     path: PathBuf,
     ids: Range<u32>,
     regions: BTreeMap<VeId, Region>,
+    /// The finest step that was last written here for each VE.
+    written: BTreeMap<VeId, u32>,
 }
 
 impl History {
@@ -197,6 +202,7 @@ impl History {
             path: path.to_owned(),
             ids: first.get()..last.get() + 1,
             regions: BTreeMap::new(),
+            written: BTreeMap::new(),
         };
         Ok((history, set_aside))
     }
@@ -232,10 +238,13 @@ impl History {
             });
             record.set(metric, point);
         }
-        if let Some(earlier) = self.read_record(ve, 0, step)? {
+        // A step behind the last that was written here has nothing in it yet.
+        let is_new = self.written.get(&ve).is_some_and(|last| *last < step);
+        if !is_new && let Some(earlier) = self.read_record(ve, 0, step)? {
             record = Record::of_finer(step, &[earlier, record]);
         }
         self.write_record(ve, 0, &record)?;
+        self.written.insert(ve, step);
         let before = self.regions.get(&ve).copied();
         self.make_coarser(ve, &mut region, time)?;
         if before != Some(region) {
@@ -283,6 +292,7 @@ impl History {
     /// When the disk refuses.
     pub fn forget(&mut self, ve: VeId) -> Result<(), AccessError> {
         self.regions.remove(&ve);
+        self.written.remove(&ve);
         let at = self.start(ve)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, flags, at, REGION_BYTES)
@@ -302,12 +312,7 @@ impl History {
             let oldest = coarse.step_of(time.saturating_sub(finer.reach_seconds()));
             let mut step = (*next).max(oldest);
             while step < current {
-                let within = (step..step + coarse.step_seconds)
-                    .step_by(usize::try_from(finer.step_seconds).unwrap_or(1));
-                let mut records = Vec::new();
-                for time in within {
-                    records.extend(self.read_record(ve, level - 1, time)?);
-                }
+                let records = self.read_within(ve, level, step)?;
                 if !records.is_empty() {
                     self.write_record(ve, level, &Record::of_finer(step, &records))?;
                 }
@@ -330,6 +335,21 @@ impl History {
             self.regions.insert(ve, region);
         }
         Ok(region)
+    }
+
+    /// The steps of the next finer level within one of a level. They lie behind each other: a ring is a whole
+    /// number of coarser steps.
+    fn read_within(&self, ve: VeId, level: usize, step: u32) -> Result<Vec<Record>, AccessError> {
+        let (finer, coarse) = (LEVELS[level - 1], LEVELS[level]);
+        let count = coarse.step_seconds / finer.step_seconds;
+        let mut bytes = [0; RECORDS_WITHIN_MAX * RECORD_BYTES];
+        let length = usize::try_from(count).unwrap_or(usize::MAX) * RECORD_BYTES;
+        let bytes = &mut bytes[..length];
+        self.read_at(ve, offset(level - 1, finer.slot(step)), bytes)?;
+        let records = bytes.chunks_exact(RECORD_BYTES).map(Record::from_bytes);
+        let times = (step..).step_by(usize::try_from(finer.step_seconds).unwrap_or(1));
+        let of_time = |(record, time): (Option<Record>, u32)| record.filter(|r| r.time == time);
+        Ok(records.zip(times).filter_map(of_time).collect())
     }
 
     fn read_record(

@@ -33,6 +33,10 @@ fn levels_nest_and_reach_an_hour_a_day_a_month_a_year() {
     for pair in LEVELS.windows(2) {
         assert_eq!(pair[1].step_seconds % pair[0].step_seconds, 0);
         assert!(pair[0].reach_seconds() >= pair[1].step_seconds);
+        // As `History::read_within` has it.
+        let within = pair[1].step_seconds / pair[0].step_seconds;
+        assert!(usize::try_from(within).unwrap() <= RECORDS_WITHIN_MAX);
+        assert_eq!(pair[0].steps % within, 0);
     }
     let days = |level: usize| LEVELS[level].reach_seconds() / 86_400;
     assert_eq!(LEVELS[0].reach_seconds(), 3_600);
