@@ -1,7 +1,9 @@
 //! Running the `nft` program, which turns the text of a ruleset into one transaction.
 //!
 //! Once when a node is prepared and once when it is removed; never while a VE starts. The program
-//! runs in the calling thread's network namespace.
+//! runs in the calling thread's network namespace. What is read again and again is asked of the kernel ([`sets`]).
+
+pub(crate) mod sets;
 
 use std::io;
 
@@ -19,6 +21,15 @@ pub enum NftError {
         /// Which one.
         program: String,
         /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel did not answer.
+    #[error("the packet filter does not let itself be read: cannot {action}")]
+    Kernel {
+        /// What was to be done.
+        action: &'static str,
+        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
@@ -55,11 +66,6 @@ pub(crate) fn list(action: &'static str, what: &[&str]) -> Result<String, NftErr
     let mut arguments = vec!["--terse", "list"];
     arguments.extend(what);
     run(action, &arguments, "")
-}
-
-/// Lists a table of the family `inet` with the elements of its sets.
-pub(crate) fn list_elements(action: &'static str, table: &str) -> Result<String, NftError> {
-    run(action, &["list", "table", "inet", table], "")
 }
 
 fn run(action: &'static str, arguments: &[&str], input: &str) -> Result<String, NftError> {

@@ -27,11 +27,14 @@ use super::ruleset::{address_set, range, ranges4, ranges6};
 use super::{NftError, NodeNetwork};
 use crate::identity::{interface_indices, ve_of_index};
 use crate::nft;
+use crate::nft::sets::{Counted, Filter};
 
 /// Not the prefix of the table that filters, so that neither is taken for the other.
 pub(super) const TABLE_PREFIX: &str = "traffic-";
 /// Changes with the form of the table, so that an older one is replaced.
 const FORMAT: u32 = 1;
+/// How often a table is read that others replace meanwhile.
+const READ_ATTEMPTS: usize = 3;
 
 /// Packets of one direction and class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,9 +88,8 @@ pub struct TrafficTable {
 /// Fails when the packet filter cannot be read or changed.
 pub fn prepare(network: &NodeNetwork) -> Result<(), NftError> {
     let form = form(network);
-    if let Some(table) = listed(network)?
-        && comment(&table).is_some_and(|comment| comment.starts_with(&form))
-    {
+    let comment = Filter::open()?.table_comment(&table_name(network))?;
+    if comment.is_some_and(|comment| comment.starts_with(&form)) {
         return Ok(());
     }
     begin(network)
@@ -109,7 +111,31 @@ pub fn begin(network: &NodeNetwork) -> Result<(), NftError> {
 /// # Errors
 /// Fails when the packet filter cannot be read.
 pub fn read(network: &NodeNetwork) -> Result<Option<TrafficTable>, NftError> {
-    Ok(listed(network)?.map(|table| parse(&table)))
+    let table = table_name(network);
+    let mut filter = Filter::open()?;
+    for _ in 0..READ_ATTEMPTS {
+        let Some(comment) = filter.table_comment(&table)? else {
+            return Ok(None);
+        };
+        let mut found = TrafficTable {
+            epoch: comment.rsplit(' ').next().unwrap_or_default().to_owned(),
+            ves: BTreeMap::new(),
+        };
+        for set in SETS {
+            match filter.counters(&table, set) {
+                Ok(counted) => found.add(set, &counted),
+                // Another table, without the set, or none: seen below.
+                Err(NftError::Kernel { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Not one epoch's word with another's counters.
+        if filter.table_comment(&table)?.as_ref() == Some(&comment) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Stops counting. Running it again changes nothing.
@@ -125,22 +151,6 @@ pub fn remove(network: &NodeNetwork) -> Result<(), NftError> {
 
 fn table_name(network: &NodeNetwork) -> String {
     format!("{TABLE_PREFIX}{}", network.ids.start())
-}
-
-/// The table with its elements, if there is one.
-fn listed(network: &NodeNetwork) -> Result<Option<String>, NftError> {
-    let name = table_name(network);
-    match nft::list_elements("list the node's counters of traffic", &name) {
-        Ok(text) => Ok(Some(text)),
-        // The refusal of a missing table has no code of its own: look whether it is missing.
-        Err(error) => {
-            let tables = nft::list("list the node's tables", &["tables", "inet"])?;
-            let there = tables
-                .lines()
-                .any(|line| line.trim().strip_prefix("table inet ") == Some(&name));
-            if there { Err(error) } else { Ok(None) }
-        }
-    }
 }
 
 /// What the comment of a table of this form begins with. The text of the rules is in it by its digest, so
@@ -223,64 +233,26 @@ const CHAINS: &str = "\
 \t}
 ";
 
-fn comment(table: &str) -> Option<&str> {
-    super::ruleset::comment(table)
-}
-
-/// Reads what `nft list table` prints: `"ve101" counter packets 5 bytes 420`, with the bare index where
-/// the interface is gone.
-fn parse(table: &str) -> TrafficTable {
-    let epoch = comment(table)
-        .and_then(|comment| comment.rsplit(' ').next())
-        .unwrap_or_default();
-    let mut found = TrafficTable {
-        epoch: epoch.to_owned(),
-        ves: BTreeMap::new(),
-    };
-    let mut set = "";
-    let mut words = table.split_whitespace().peekable();
-    let mut element = None;
-    while let Some(word) = words.next() {
-        match word {
-            "set" | "chain" => {
-                set = words.next().unwrap_or_default();
-                element = None;
+impl TrafficTable {
+    /// Takes what was counted in a set: an interface's index, of which the VE's number is a part.
+    fn add(&mut self, set: &str, counted: &[Counted]) {
+        for one in counted {
+            let Some(ve) = ve_of_index(one.key) else {
+                continue;
+            };
+            let flow = Flow {
+                bytes: one.bytes,
+                packets: one.packets,
+            };
+            let traffic = self.ves.entry(ve).or_default();
+            match set {
+                "received_inside" => traffic.receive_inside = flow,
+                "received_outside" => traffic.receive_outside = flow,
+                "sent_inside" => traffic.transmit_inside = flow,
+                "sent_outside" => traffic.transmit_outside = flow,
+                _ => {}
             }
-            "counter" => {
-                let numbers: Vec<&str> = words.by_ref().take(4).collect();
-                if let (Some(ve), ["packets", packets, "bytes", bytes]) =
-                    (element.take(), numbers.as_slice())
-                {
-                    add(&mut found, set, ve, packets, bytes);
-                }
-            }
-            word => element = interface(word),
         }
-    }
-    found
-}
-
-fn interface(word: &str) -> Option<VeId> {
-    match word.strip_prefix("\"ve") {
-        Some(quoted) => quoted.strip_suffix('"')?.parse().ok(),
-        None => ve_of_index(word.parse().ok()?),
-    }
-}
-
-fn add(found: &mut TrafficTable, set: &str, ve: VeId, packets: &str, bytes: &str) {
-    // The last element of a line ends with a comma.
-    let number = |text: &str| text.trim_end_matches(',').parse().unwrap_or_default();
-    let flow = Flow {
-        bytes: number(bytes),
-        packets: number(packets),
-    };
-    let traffic = found.ves.entry(ve).or_default();
-    match set {
-        "received_inside" => traffic.receive_inside = flow,
-        "received_outside" => traffic.receive_outside = flow,
-        "sent_inside" => traffic.transmit_inside = flow,
-        "sent_outside" => traffic.transmit_outside = flow,
-        _ => {}
     }
 }
 
@@ -289,32 +261,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_elements_of_links_that_are_there_and_that_are_gone() {
-        let text = "table inet traffic-100 {\n\tcomment \"form 1 00ff epoch abc\"\n\tset sent_inside {\n\
-            \t\ttype iface_index\n\t\telements = { \"ve101\" counter packets 5 bytes 420,\n\
-            \t\t\t     1048678 counter packets 1 bytes 60 }\n\t}\n\
-            \tset received_outside {\n\t\telements = { \"ve101\" counter packets 2 bytes 84 }\n\t}\n\
-            \tchain sent {\n\t\tiif != \"lo\"-100 accept\n\
-            \t\tip daddr @ranges4 update @sent_inside { iif counter } accept\n\t}\n}\n";
-        let found = parse(text);
-        assert_eq!(found.epoch, "abc");
-        let of = |number| found.ves[&VeId::new(number).unwrap()];
-        assert_eq!(
-            of(101),
-            Traffic {
-                transmit_inside: Flow {
-                    bytes: 420,
-                    packets: 5
-                },
-                receive_outside: Flow {
-                    bytes: 84,
-                    packets: 2
-                },
-                ..Traffic::default()
-            }
-        );
-        assert_eq!(of(102).transmit_inside.bytes, 60);
-        assert_eq!(found.ves.len(), 2);
+    fn elements_are_of_the_ve_with_the_interface() {
+        let id = VeId::new(101).unwrap();
+        let one = |key, bytes| Counted {
+            key,
+            packets: 1,
+            bytes,
+        };
+        let mut found = TrafficTable::default();
+        let index = crate::identity::interface_index(id);
+        // An interface that is no VE's counts for nobody.
+        found.add("sent_inside", &[one(index, 420), one(1, 7)]);
+        found.add("received_outside", &[one(index, 84)]);
+        let flow = |bytes| Flow { bytes, packets: 1 };
+        let traffic = Traffic {
+            transmit_inside: flow(420),
+            receive_outside: flow(84),
+            ..Traffic::default()
+        };
+        assert_eq!(found.ves, BTreeMap::from([(id, traffic)]));
     }
 
     #[test]
