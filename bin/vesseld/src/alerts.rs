@@ -38,7 +38,7 @@ use crate::convert;
 use crate::daemon::Up;
 use crate::metering::{Current, seconds_now};
 use observed::{Before, Subject};
-use standing::Stood;
+use standing::{Standings, Stood};
 
 /// Rules, channels and silences that a node has at most, each.
 pub(crate) const MOST: usize = 1_000;
@@ -60,7 +60,7 @@ struct Inner {
     rules: BTreeMap<String, Ruled>,
     channels: BTreeMap<String, AlertChannel>,
     silences: BTreeMap<u64, AlertSilence>,
-    standings: BTreeMap<(String, Subject), Stood>,
+    standings: Standings,
     before: Before,
     /// Whether there was a look, with which the next can compare.
     has_looked: bool,
@@ -97,7 +97,7 @@ impl Alerts {
     }
 
     /// Looks at all rules after a sweep.
-    pub(crate) fn look(&self, up: &Up, current: &[Current]) {
+    pub(crate) fn look(&self, up: &Up, current: &[Arc<Current>]) {
         let now = seconds_now();
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -141,13 +141,14 @@ impl Alerts {
     pub(crate) fn list(&self) -> Vec<Alert> {
         let inner = self.lock();
         let now = seconds_now();
-        let stood = inner.standings.iter();
-        let mut alerts: Vec<Alert> = stood
-            .filter_map(|((rule, subject), stood)| {
-                let ruled = inner.rules.get(rule)?;
-                Some(inner.alert(ruled, *subject, stood, now))
-            })
-            .collect();
+        let mut alerts: Vec<Alert> = Vec::new();
+        for (rule, standings) in &inner.standings {
+            let Some(ruled) = inner.rules.get(rule) else {
+                continue;
+            };
+            let of_rule = standings.iter();
+            alerts.extend(of_rule.map(|(subject, stood)| inner.alert(ruled, *subject, stood, now)));
+        }
         let urgency = |alert: &Alert| {
             let state = match alert.state {
                 AlertState::Firing => 0,

@@ -1,6 +1,6 @@
 //! Reading what VEs use, every ten seconds, and keeping it.
 //!
-//! One thread reads all VEs in one sweep. The kernel keeps counting when the daemon is killed, and the
+//! One thread reads all VEs in one sweep ([`look`]). The kernel keeps counting when the daemon is killed, and the
 //! totals go on from the stored baseline; a VE's group is read once more before it is removed
 //! ([`Metering::group_ends`]). So a sweep that is late or left out costs the history a point and the totals
 //! nothing.
@@ -8,6 +8,7 @@
 //! Lock order: the lock of [`Metering`], then the registry's. Nobody waits for this lock from within the
 //! registry.
 
+mod look;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -16,11 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use cgroup::Usage;
 use meter::{Account, Bounds, History, Reading, Values};
 use network::fast_path::FastPath;
 use network::node::NodeNetwork;
-use network::node::traffic::{self, Traffic, TrafficTable};
+use network::node::traffic::{self, TrafficTable};
 use registry::{AccountEntry, VeRecord};
 use ve::{State, VeId};
 
@@ -53,7 +53,7 @@ pub(crate) struct Metering {
 struct Inner {
     history: Option<History>,
     accounts: BTreeMap<VeId, Kept>,
-    current: BTreeMap<VeId, Current>,
+    current: BTreeMap<VeId, Arc<Current>>,
     sweeps: u32,
     swept_ms: u64,
     /// Failures that were told, so that each is told once and not every ten seconds.
@@ -71,8 +71,9 @@ struct Kept {
 /// What a VE does now.
 #[derive(Clone, Debug)]
 pub(crate) struct Current {
-    pub(crate) record: VeRecord,
+    pub(crate) record: Arc<VeRecord>,
     pub(crate) reading: Reading,
+    looked: look::Looked,
 }
 
 /// Milliseconds since boot, time asleep included. Goes on across daemons.
@@ -172,29 +173,16 @@ impl Metering {
 
     /// Reads all VEs, adds to totals and history, and answers what each does now; nothing when it cannot be
     /// said which VEs there are.
-    pub(crate) fn sweep(&self, up: &Up) -> Option<Vec<Current>> {
+    pub(crate) fn sweep(&self, up: &Up) -> Option<Vec<Arc<Current>>> {
         let mut inner = self.lock();
-        let records = match up.engine.registry().ves() {
+        let records = match up.engine.registry().ves_shared() {
             Ok(records) => records,
             Err(error) => {
                 inner.tell("VEs cannot be read", Some(error.to_string()));
                 return None;
             }
         };
-        let table = self.traffic();
-        inner.tell(
-            "traffic of VEs cannot be read",
-            table.as_ref().err().map(|error| format!("{error:#}")),
-        );
-        let table = table.ok().flatten();
-        if table.is_none() {
-            // Somebody took it away, as reloading a firewall does.
-            let made = traffic::prepare(&self.network);
-            inner.tell(
-                "traffic of VEs is not counted by class",
-                made.err().map(|error| error.to_string()),
-            );
-        }
+        let table = self.traffic_told(&mut inner);
         let disk: BTreeMap<VeId, u64> = up
             .host
             .pool
@@ -202,18 +190,23 @@ impl Metering {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        let whole = records
-            .into_iter()
-            .filter(|record| !record.stage.is_hidden());
+        let whole = records.iter().filter(|record| !record.stage.is_hidden());
         let mut seen = BTreeMap::new();
         for record in whole {
             let id = record.spec.id;
-            let reading = self.read(up, &record, table.as_ref(), disk.get(&id).copied());
-            inner.take(&record, &reading);
-            let before = inner.current.get(&id).map(|current| &current.reading);
-            let values = meter::rate::between(before, &reading);
-            inner.remember(&record, reading.time, &values);
-            seen.insert(id, Current { record, reading });
+            let before = inner.current.get(&id).map(Arc::clone);
+            let before = before.as_deref();
+            let disk_bytes = disk.get(&id).copied();
+            let (reading, looked) = self.read(up, record, table.as_ref(), disk_bytes, before);
+            inner.take(record, &reading);
+            let values = meter::rate::between(before.map(|current| &current.reading), &reading);
+            inner.remember(record, reading.time, &values);
+            let current = Current {
+                record: Arc::clone(record),
+                reading,
+                looked,
+            };
+            seen.insert(id, Arc::new(current));
         }
         let gone = inner.close(&seen, table.as_ref());
         inner.current = seen;
@@ -226,7 +219,7 @@ impl Metering {
     }
 
     /// What VEs do now, read anew if that was a while ago.
-    pub(crate) fn current(&self, up: &Up) -> Vec<Current> {
+    pub(crate) fn current(&self, up: &Up) -> Vec<Arc<Current>> {
         let inner = self.lock();
         let age = boot_milliseconds().saturating_sub(inner.swept_ms);
         if u128::from(age) < FRESH.as_millis() {
@@ -243,7 +236,7 @@ impl Metering {
         };
         // No sweep may read between this reading and its adding: what is older would count as anew.
         let mut inner = self.lock();
-        let Some(usage) = self.usage(groups, id) else {
+        let Some(usage) = self.usage(&groups.ve(id)) else {
             return;
         };
         let Ok(Some(record)) = up.engine.registry().ve(id) else {
@@ -279,52 +272,23 @@ impl Metering {
         self.lock().history.as_mut().map(look)
     }
 
-    /// What VEs exchanged, by the slow path and the fast one.
-    fn traffic(&self) -> Result<Option<TrafficTable>> {
-        let mut table = traffic::read(&self.network)?;
-        if let (Some(table), Some(fast_path)) = (&mut table, &self.fast_path) {
-            for (id, passed) in fast_path.passed()? {
-                table.ves.entry(id).or_default().add(&passed.traffic);
-            }
+    /// What VEs exchanged. That it cannot be read is told when it begins and when it is over.
+    fn traffic_told(&self, inner: &mut Inner) -> Option<TrafficTable> {
+        let table = self.traffic();
+        inner.tell(
+            "traffic of VEs cannot be read",
+            table.as_ref().err().map(|error| format!("{error:#}")),
+        );
+        let table = table.ok().flatten();
+        if table.is_none() {
+            // Somebody took it away, as reloading a firewall does.
+            let made = traffic::prepare(&self.network);
+            inner.tell(
+                "traffic of VEs is not counted by class",
+                made.err().map(|error| error.to_string()),
+            );
         }
-        Ok(table)
-    }
-
-    fn read(
-        &self,
-        up: &Up,
-        record: &VeRecord,
-        table: Option<&TrafficTable>,
-        disk_bytes: Option<u64>,
-    ) -> Reading {
-        let id = record.spec.id;
-        let usage = match record.state.has_processes() {
-            true => self.usage(&up.host.groups, id),
-            false => None,
-        };
-        let filter = table.map(|table| {
-            let traffic: Traffic = table.ves.get(&id).copied().unwrap_or_default();
-            (table.epoch.as_str(), traffic)
-        });
-        let bounds = Bounds::of(&record.spec.limits);
-        Reading::new(
-            boot_milliseconds(),
-            seconds_now(),
-            usage,
-            filter,
-            disk_bytes,
-            bounds,
-        )
-        .since(started_ms(record))
-    }
-
-    /// What a VE's group counts, and which life of the group it is; nothing when that changed meanwhile.
-    fn usage(&self, groups: &cgroup::NodeGroup, id: VeId) -> Option<(String, Usage)> {
-        let group = groups.ve(id);
-        let identity = group.identity()?;
-        let usage = group.usage().ok()?;
-        (group.identity() == Some(identity))
-            .then(|| (format!("{}:{identity}", self.boot_id), usage))
+        table
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -366,7 +330,11 @@ impl Inner {
 
     /// Adds the last traffic of VEs that are no more, and forgets what they did. Their numbers stay known:
     /// the packet filter counts on by number.
-    fn close(&mut self, seen: &BTreeMap<VeId, Current>, table: Option<&TrafficTable>) -> Vec<VeId> {
+    fn close(
+        &mut self,
+        seen: &BTreeMap<VeId, Arc<Current>>,
+        table: Option<&TrafficTable>,
+    ) -> Vec<VeId> {
         let was: Vec<VeId> = self.current.keys().copied().collect();
         let gone: Vec<VeId> = was
             .into_iter()
@@ -438,7 +406,7 @@ impl Inner {
 /// Sweeps until the node goes down; each sweep is given to `each`.
 pub(crate) fn run(
     up_if_prepared: impl Fn() -> Option<std::sync::Arc<Up>>,
-    each: impl Fn(&Up, &[Current]),
+    each: impl Fn(&Up, &[Arc<Current>]),
 ) {
     let mut next = boot_milliseconds();
     while let Some(up) = up_if_prepared() {

@@ -90,7 +90,10 @@ pub(super) fn load(registry: &Registry) -> Result<Inner, RegistryError> {
             Some(((rule.to_owned(), subject), Stood::parse(&body)?))
         });
         match stood {
-            Some((key, stood)) => drop(inner.standings.insert(key, stood)),
+            Some(((rule, subject), stood)) => {
+                let of_rule = inner.standings.entry(rule).or_default();
+                of_rule.insert(subject, stood);
+            }
             None => tracing::warn!("how an alert stood is lost: `{key}`"),
         }
     }

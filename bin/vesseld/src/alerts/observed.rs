@@ -5,18 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use api::latest::AlertMetric;
-use meter::{Metric, Reading, Unit};
+use meter::{Metric, Reading, Unit, Values};
 use ve::{State, VeId};
 
 use crate::daemon::Up;
 use crate::metering::Current;
 
+const RUNNING: &str = "running";
+const BROKEN: &str = "broken";
+
 /// Metrics of a VE that the history does not have: name, what it tells.
 const OF_VE: [(&str, &str); 2] = [
-    ("running", "1 while it has processes, 0 otherwise"),
-    ("broken", "1 when somebody must look after it, 0 otherwise"),
+    (RUNNING, "1 while it has processes, 0 otherwise"),
+    (BROKEN, "1 when somebody must look after it, 0 otherwise"),
 ];
 
 /// Metrics of the node: name, unit, what it tells.
@@ -68,22 +72,52 @@ pub(crate) enum Subject {
     Ve(VeId, u64),
 }
 
+/// Where the value of a metric is found: looked up once for a rule, and not for each VE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Among those that the history has.
+    Metric(Metric),
+    /// Whether a VE has processes.
+    Running,
+    /// Whether somebody must look after a VE.
+    Broken,
+    /// Among those of the node, at this place.
+    Node(usize),
+}
+
 /// What was seen of a subject.
 #[derive(Clone, Debug)]
-pub(crate) struct Observed {
+pub(crate) struct Observed<'a> {
     pub(crate) subject: Subject,
     /// Its name; empty for the node.
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) name: &'a str,
+    pub(crate) labels: &'a BTreeMap<String, String>,
     /// When, in seconds of a clock that nobody sets.
     pub(crate) at_seconds: f64,
-    values: BTreeMap<&'static str, f64>,
+    seen: Seen,
 }
+
+/// The values of all metrics.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "of a thousand only one is the node"
+)]
+enum Seen {
+    Node([Option<f64>; OF_NODE.len()]),
+    Ve {
+        rates: Values,
+        running: bool,
+        broken: bool,
+    },
+}
+
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
 
 /// Readings of the look before.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
-    readings: BTreeMap<Subject, Reading>,
+    readings: BTreeMap<Subject, Arc<Current>>,
     pressures: Option<(f64, [Option<u64>; 3])>,
 }
 
@@ -108,27 +142,57 @@ impl Subject {
     }
 }
 
-impl Observed {
+impl Source {
+    /// Finds a metric by its name.
+    pub(crate) fn of(metric: &str) -> Option<Self> {
+        let of_node = || OF_NODE.iter().position(|(name, ..)| *name == metric);
+        match metric {
+            RUNNING => Some(Self::Running),
+            BROKEN => Some(Self::Broken),
+            _ => match Metric::from_name(metric) {
+                Some(metric) => Some(Self::Metric(metric)),
+                None => of_node().map(Self::Node),
+            },
+        }
+    }
+}
+
+impl<'a> Observed<'a> {
     /// As a test wants it.
     #[cfg(test)]
     pub(super) fn of<const COUNT: usize>(
         subject: Subject,
-        name: &str,
+        name: &'a str,
         at: u64,
-        values: [(&'static str, f64); COUNT],
+        values: [(&str, f64); COUNT],
     ) -> Self {
+        let mut rates = Values::default();
+        for (metric, value) in values {
+            rates.set(Metric::from_name(metric).unwrap(), Some(value));
+        }
         Self {
             subject,
-            name: name.to_owned(),
-            labels: BTreeMap::new(),
+            name,
+            labels: &NO_LABELS,
             at_seconds: f64::from(u32::try_from(at).unwrap_or(u32::MAX)),
-            values: values.into(),
+            seen: Seen::Ve {
+                rates,
+                running: true,
+                broken: false,
+            },
         }
     }
 
     /// The value of a metric, where it has one.
-    pub(crate) fn value(&self, metric: &str) -> Option<f64> {
-        self.values.get(metric).copied()
+    pub(crate) fn value(&self, source: Source) -> Option<f64> {
+        let flag = |is: bool| Some(f64::from(u8::from(is)));
+        match (&self.seen, source) {
+            (Seen::Node(values), Source::Node(at)) => *values.get(at)?,
+            (Seen::Ve { rates, .. }, Source::Metric(metric)) => rates.get(metric),
+            (Seen::Ve { running, .. }, Source::Running) => flag(*running),
+            (Seen::Ve { broken, .. }, Source::Broken) => flag(*broken),
+            _ => None,
+        }
     }
 }
 
@@ -170,13 +234,18 @@ pub(crate) fn list() -> Vec<AlertMetric> {
 }
 
 /// Looks at the node and all VEs.
-pub(crate) fn all(up: &Up, current: &[Current], before: &mut Before) -> Vec<Observed> {
+pub(crate) fn all<'a>(
+    up: &Up,
+    current: &'a [Arc<Current>],
+    before: &mut Before,
+) -> Vec<Observed<'a>> {
     let mut readings = BTreeMap::new();
     let mut observed = vec![node(up, before)];
     for ve in current {
         let subject = Subject::Ve(ve.record.spec.id, ve.record.spec.created);
-        observed.push(of_ve(ve, subject, before.readings.get(&subject)));
-        readings.insert(subject, ve.reading.clone());
+        let earlier = before.readings.get(&subject);
+        observed.push(of_ve(ve, subject, earlier.map(|ve| &ve.reading)));
+        readings.insert(subject, Arc::clone(ve));
     }
     before.readings = readings;
     observed
@@ -186,21 +255,17 @@ pub(crate) fn all(up: &Up, current: &[Current], before: &mut Before) -> Vec<Obse
     clippy::cast_precision_loss,
     reason = "milliseconds since boot stay below 2^53 for 280,000 years"
 )]
-fn of_ve(ve: &Current, subject: Subject, before: Option<&Reading>) -> Observed {
-    let rates = meter::rate::between(before, &ve.reading);
-    let mut values: BTreeMap<&'static str, f64> = Metric::ALL
-        .into_iter()
-        .filter_map(|metric| Some((metric.name(), rates.get(metric)?)))
-        .collect();
-    let flag = |is: bool| f64::from(u8::from(is));
-    values.insert("running", flag(ve.record.state.has_processes()));
-    values.insert("broken", flag(ve.record.state == State::Broken));
+fn of_ve<'a>(ve: &'a Current, subject: Subject, before: Option<&Reading>) -> Observed<'a> {
     Observed {
         subject,
-        name: ve.record.spec.name.to_string(),
-        labels: ve.record.spec.labels.clone(),
+        name: ve.record.spec.name.as_str(),
+        labels: &ve.record.spec.labels,
         at_seconds: ve.reading.at_ms as f64 / 1e3,
-        values,
+        seen: Seen::Ve {
+            rates: meter::rate::between(before, &ve.reading),
+            running: ve.record.state.has_processes(),
+            broken: ve.record.state == State::Broken,
+        },
     }
 }
 
@@ -208,8 +273,13 @@ fn of_ve(ve: &Current, subject: Subject, before: Option<&Reading>) -> Observed {
     clippy::cast_precision_loss,
     reason = "microseconds and bytes of a node, told as a part of a whole"
 )]
-fn node(up: &Up, before: &mut Before) -> Observed {
-    let mut values = BTreeMap::new();
+fn node(up: &Up, before: &mut Before) -> Observed<'static> {
+    let mut values = [None; OF_NODE.len()];
+    let mut set = |name: &str, value: f64| {
+        if let Some(at) = OF_NODE.iter().position(|(own, ..)| *own == name) {
+            values[at] = Some(value);
+        }
+    };
     let at_seconds = crate::metering::boot_milliseconds() as f64 / 1e3;
     let now = ["cpu", "memory", "io"].map(kernel::proc::pressure_microseconds);
     if let Some((earlier, then)) = before.pressures {
@@ -222,28 +292,28 @@ fn node(up: &Up, before: &mut Before) -> Observed {
         for ((name, then), now) in names.into_iter().zip(then).zip(now) {
             let waited = then.zip(now).and_then(|(then, now)| now.checked_sub(then));
             if let Some(waited) = waited {
-                values.insert(name, (waited as f64 / 1e6 / spent).min(1.0));
+                set(name, (waited as f64 / 1e6 / spent).min(1.0));
             }
         }
     }
     before.pressures = Some((at_seconds, now));
     if let Ok(memory) = kernel::proc::memory_info() {
         let (all, left) = (memory.total_bytes as f64, memory.available_bytes as f64);
-        values.insert("node_memory_used_ratio", 1.0 - left / all.max(1.0));
-        values.insert("node_memory_available_bytes", left);
+        set("node_memory_used_ratio", 1.0 - left / all.max(1.0));
+        set("node_memory_available_bytes", left);
     }
     if let Ok(usage) = up.host.pool.usage() {
         let (size, used) = (usage.size_bytes as f64, usage.used_bytes as f64);
-        values.insert("pool_used_ratio", used / size.max(1.0));
-        values.insert("pool_used_bytes", used);
-        values.insert("pool_free_bytes", usage.free_bytes as f64);
+        set("pool_used_ratio", used / size.max(1.0));
+        set("pool_used_bytes", used);
+        set("pool_free_bytes", usage.free_bytes as f64);
     }
     Observed {
         subject: Subject::Node,
-        name: String::new(),
-        labels: BTreeMap::new(),
+        name: "",
+        labels: &NO_LABELS,
         at_seconds,
-        values,
+        seen: Seen::Node(values),
     }
 }
 
@@ -262,7 +332,24 @@ mod tests {
         for metric in list() {
             assert_eq!(unit(&metric.name).as_str(), metric.unit);
             assert_eq!(is_of_node(&metric.name), metric.of_node);
+            let source = Source::of(&metric.name).unwrap();
+            assert_eq!(matches!(source, Source::Node(_)), metric.of_node);
         }
+    }
+
+    #[test]
+    fn a_value_is_found_by_the_name_of_its_metric() {
+        let subject = Subject::Ve(VeId::new(100).unwrap(), 17);
+        let values = [("disk_bytes", 7.0), ("processes", 3.0)];
+        let one = Observed::of(subject, "web", 0, values);
+        let value = |metric| one.value(Source::of(metric).unwrap());
+        assert_eq!(
+            (value("disk_bytes"), value("processes")),
+            (Some(7.0), Some(3.0))
+        );
+        assert_eq!((value("running"), value("broken")), (Some(1.0), Some(0.0)));
+        assert_eq!((value("cpu_cores"), value("pool_used_ratio")), (None, None));
+        assert_eq!(Source::of("cpu"), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::{SILENCE, STANDING};
 use super::message::{self, Told};
-use super::observed::{self, Observed, Subject};
+use super::observed::{self, Observed, Source, Subject};
 use super::{Inner, Ruled};
 use crate::convert;
 
@@ -90,31 +90,36 @@ impl Stood {
     }
 }
 
+/// How rules stand, by rule and subject.
+pub(super) type Standings = BTreeMap<String, BTreeMap<Subject, Stood>>;
+
+/// The values of one rule's metric, in the order of what was observed.
+pub(super) type Values = Vec<Option<f64>>;
+
 impl Inner {
-    /// The value of each rule's metric, for each subject that has one. Remembers what the next rate needs.
-    pub(super) fn values(&mut self, observed: &[Observed]) -> BTreeMap<(String, Subject), f64> {
-        let mut values = BTreeMap::new();
+    /// The values of the metric of each rule in force, in the order of rules. Remembers what the next rate needs.
+    pub(super) fn values(&mut self, observed: &[Observed<'_>]) -> Vec<Values> {
         let mut rated = BTreeMap::new();
-        for ruled in self.rules.values().filter(|ruled| ruled.wire.enabled) {
+        let in_force = self.rules.values().filter(|ruled| ruled.wire.enabled);
+        let of_rule = |ruled: &Ruled| -> Values {
             let condition = &ruled.rule.condition;
-            for one in observed {
-                let Some(value) = one.value(&condition.metric) else {
-                    continue;
-                };
-                let key = (ruled.wire.name.clone(), one.subject);
+            let Some(source) = Source::of(&condition.metric) else {
+                return vec![None; observed.len()];
+            };
+            let values = observed.iter().map(|one| {
+                let value = one.value(source)?;
                 if !condition.rate {
-                    values.insert(key, value);
-                    continue;
+                    return Some(value);
                 }
                 let of = (one.subject, condition.metric.clone());
-                if let Some((at, before)) = self.rated.get(&of)
-                    && one.at_seconds > *at
-                {
-                    values.insert(key, (value - before) / (one.at_seconds - at));
-                }
+                let before = self.rated.get(&of).filter(|(at, _)| one.at_seconds > *at);
+                let rate = before.map(|(at, before)| (value - before) / (one.at_seconds - at));
                 rated.insert(of, (one.at_seconds, value));
-            }
-        }
+                rate
+            });
+            values.collect()
+        };
+        let values = in_force.map(of_rule).collect();
         self.rated = rated;
         values
     }
@@ -122,8 +127,8 @@ impl Inner {
     /// What each rule says of what was observed.
     pub(super) fn decide(
         &self,
-        observed: &[Observed],
-        values: &BTreeMap<(String, Subject), f64>,
+        observed: &[Observed<'_>],
+        values: &[Values],
         node: &str,
         now: u64,
     ) -> Decided {
@@ -133,21 +138,22 @@ impl Inner {
             now,
             decided: Decided::default(),
         };
-        for ruled in self.rules.values().filter(|ruled| ruled.wire.enabled) {
+        let there: BTreeSet<Subject> = observed.iter().map(|one| one.subject).collect();
+        let in_force = self.rules.values().filter(|ruled| ruled.wire.enabled);
+        for (ruled, values) in in_force.zip(values) {
             let of_node = observed::is_of_node(&ruled.rule.condition.metric);
-            let mut seen = BTreeSet::new();
-            for one in observed {
-                if (one.subject == Subject::Node) != of_node {
-                    continue;
+            let is_about = |subject: Subject| (subject == Subject::Node) == of_node;
+            let standings = self.standings.get(&ruled.wire.name);
+            for (one, value) in observed.iter().zip(values) {
+                if is_about(one.subject) {
+                    let in_scope = of_node || ruled.rule.scope.holds(one.name, one.labels);
+                    let stood = standings.and_then(|all| all.get(&one.subject));
+                    round.look(ruled, one, stood, value.filter(|_| in_scope));
                 }
-                seen.insert(one.subject);
-                let in_scope = of_node || ruled.rule.scope.holds(&one.name, &one.labels);
-                let value = values.get(&(ruled.wire.name.clone(), one.subject));
-                round.look(ruled, one, value.copied().filter(|_| in_scope));
             }
             // VEs that are gone: what they fired is over.
-            for ((rule, subject), stood) in &self.standings {
-                if *rule == ruled.wire.name && !seen.contains(subject) {
+            for (subject, stood) in standings.into_iter().flatten() {
+                if !is_about(*subject) || !there.contains(subject) {
                     round.end(ruled, *subject, stood);
                 }
             }
@@ -163,10 +169,9 @@ impl Inner {
             now,
             decided: Decided::default(),
         };
-        for ((rule, subject), stood) in &self.standings {
-            if *rule == ruled.wire.name {
-                round.end(ruled, *subject, stood);
-            }
+        let standings = self.standings.get(&ruled.wire.name);
+        for (subject, stood) in standings.into_iter().flatten() {
+            round.end(ruled, *subject, stood);
         }
         round.decided
     }
@@ -195,12 +200,14 @@ impl Inner {
         if !decided.documents.is_empty() || !decided.messages.is_empty() {
             registry.documents_change(&decided.documents, &decided.messages, now)?;
         }
-        for (key, stood) in decided.standings {
+        for ((rule, subject), stood) in decided.standings {
+            let of_rule = self.standings.entry(rule).or_default();
             match stood {
-                Some(stood) => self.standings.insert(key, stood),
-                None => self.standings.remove(&key),
+                Some(stood) => of_rule.insert(subject, stood),
+                None => of_rule.remove(&subject),
             };
         }
+        self.standings.retain(|_, of_rule| !of_rule.is_empty());
         let now = convert::timestamp(now);
         self.silences.retain(|_, silence| silence.until > now);
         Ok(decided.events)
@@ -208,22 +215,27 @@ impl Inner {
 }
 
 impl Round<'_> {
-    fn look(&mut self, ruled: &Ruled, one: &Observed, value: Option<f64>) {
-        let key = (ruled.wire.name.clone(), one.subject);
-        let before = self.inner.standings.get(&key);
-        let silenced = self
-            .inner
-            .is_silenced(&ruled.wire.name, &one.name, self.now);
+    fn look(
+        &mut self,
+        ruled: &Ruled,
+        one: &Observed<'_>,
+        before: Option<&Stood>,
+        value: Option<f64>,
+    ) {
+        let silenced = self.inner.is_silenced(&ruled.wire.name, one.name, self.now);
         let standing = before.map(|stood| stood.standing);
         let (after, telling) = look(&ruled.rule, standing, value, silenced, self.now);
+        if before.is_none() && after.is_none() {
+            return;
+        }
         let after = after.map(|standing| Stood {
             standing,
-            name: one.name.clone(),
+            name: one.name.to_owned(),
         });
         if let (Some(telling), Some(stood)) = (telling, &after) {
             self.tell(ruled, one.subject, stood, telling);
         }
-        self.put(key, before, after);
+        self.put((ruled.wire.name.clone(), one.subject), before, after);
     }
 
     /// Takes back what was told, and forgets the rest.

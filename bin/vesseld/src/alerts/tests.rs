@@ -19,7 +19,7 @@ fn subject() -> Subject {
     Subject::Ve(VeId::new(100).unwrap(), 5)
 }
 
-fn web(at: u64, bytes: f64) -> Observed {
+fn web(at: u64, bytes: f64) -> Observed<'static> {
     Observed::of(subject(), "web", at, [("disk_bytes", bytes)])
 }
 
@@ -50,7 +50,7 @@ impl Daemon {
             .insert(wire.name.clone(), Ruled { wire, rule });
     }
 
-    fn look(&mut self, at: u64, observed: &[Observed]) -> usize {
+    fn look(&mut self, at: u64, observed: &[Observed<'_>]) -> usize {
         let values = self.inner.values(observed);
         let decided = self.inner.decide(observed, &values, "one", BEGIN + at);
         let events = self.inner.commit(&self.registry, decided, BEGIN + at);
@@ -168,7 +168,7 @@ fn a_rate_is_of_the_time_between_two_looks() {
     assert_eq!(daemon.look(0, &[web(0, 1e9)]), 0, "no rate yet");
     assert_eq!(daemon.look(10, &[web(10, 1e9 + 900.0)]), 0);
     assert_eq!(daemon.look(20, &[web(20, 1e9 + 2_000.0)]), 1);
-    let standing = &daemon.inner.standings[&("grows".to_owned(), subject())];
+    let standing = &daemon.inner.standings["grows"][&subject()];
     assert!((standing.standing.value - 110.0).abs() < 1e-9);
 }
 
