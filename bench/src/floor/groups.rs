@@ -5,9 +5,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::PATIENCE;
 
 /// The groups of one container, open.
 #[derive(Debug)]
@@ -43,13 +46,18 @@ impl Groups {
 
 /// Removes the groups, whose processes have just ended.
 pub(crate) fn remove(name: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
     for (_, group) in places(name)? {
         loop {
             match fs::remove_dir(&group) {
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::NotFound => break,
                 // Its last process is not reaped yet.
-                Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::yield_now(),
+                Err(error)
+                    if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    std::thread::yield_now();
+                }
                 Err(error) => {
                     return Err(error).context(format!("cannot remove {}", group.display()));
                 }

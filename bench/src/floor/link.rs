@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kernel::clone::Child;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -19,6 +20,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use crate::PATIENCE;
+
 /// Indices in a new network namespace: `lo` is always 1.
 const LOOPBACK: u32 = 1;
 const INSIDE: u32 = 2;
@@ -28,6 +31,21 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// First index of links outside, far from those of nodes.
 const OUTSIDE: u32 = 2_000_000_000;
+
+/// Waits until the link of an earlier container of the same name is gone: the kernel takes it away some time after
+/// that container's last process, with its network.
+pub(crate) fn await_gone(name: &str) -> Result<()> {
+    let (family, flags) = (rustix::net::AddressFamily::INET, SocketFlags::CLOEXEC);
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    let deadline = Instant::now() + PATIENCE;
+    while rustix::net::netdevice::name_to_index(&socket, name).is_ok() {
+        if Instant::now() > deadline {
+            bail!("the link {name} is there already, and stays");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
 
 /// Makes the pair, its outer end up and with a route to the address.
 pub(crate) fn make(name: &str, child: &Child, address: Ipv4Addr) -> Result<()> {
