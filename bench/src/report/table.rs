@@ -1,8 +1,12 @@
-//! The results as tables: one for each section, subjects down and measures across, then the promises.
+//! The results as tables: one for each section, subjects down and measures across, or the other way round where
+//! that would be too wide, then the promises.
 
 use std::fmt::Write as _;
 
 use super::{Bound, Measurement, Results, Unit};
+
+/// Columns of a terminal that a table has to fit in.
+const WIDTH_MAX: usize = 100;
 
 /// All tables.
 pub(super) fn text(results: &Results) -> String {
@@ -47,7 +51,7 @@ fn of_section(results: &Results, section: &str) -> String {
     }
     let titles = columns
         .iter()
-        .map(|(what, unit)| format!("{what} {}", unit.word()));
+        .map(|(what, unit)| format!("{what} {}", unit.word()).trim_end().to_owned());
     let mut rows = vec![
         std::iter::once(String::new())
             .chain(titles)
@@ -63,12 +67,15 @@ fn of_section(results: &Results, section: &str) -> String {
         }
         rows.push(row);
     }
-    if let [_, _] = rows.as_slice() {
-        // Many things of one subject read better one below the other.
-        rows = (0..=columns.len())
-            .map(|at| rows.iter().map(|row| row[at].clone()).collect())
-            .collect();
+    let text = aligned(&rows);
+    let is_wide = text.lines().any(|line| line.chars().count() > WIDTH_MAX);
+    // Many things of one subject read better one below the other.
+    if !is_wide && rows.len() > 2 {
+        return text;
     }
+    rows = (0..=columns.len())
+        .map(|at| rows.iter().map(|row| row[at].clone()).collect())
+        .collect();
     aligned(&rows)
 }
 
@@ -143,6 +150,24 @@ mod tests {
             of_section(&results, "life"),
             "          start ms  stop ms\n  floor       8.00     1.25\n  vessel       123        -\n"
         );
+    }
+
+    #[test]
+    fn many_measures_stand_down_and_subjects_across() {
+        let mut results = Results::begin(Effort::Quick);
+        for subject in ["300 Debian", "1000 light"] {
+            for at in 0..13 {
+                let what = format!("the thing numbered {at}");
+                results.add("density", subject, &what, Unit::Mebibytes, vec![8.0]);
+            }
+        }
+        let text = of_section(&results, "density");
+        let mut lines = text.lines();
+        let head = "                             300 Debian  1000 light";
+        assert_eq!(lines.next(), Some(head));
+        let first = "  the thing numbered 0 MiB         8.00        8.00";
+        assert_eq!(lines.next(), Some(first));
+        assert_eq!(lines.count(), 12);
     }
 
     #[test]
