@@ -112,7 +112,7 @@ fn measure(context: &mut Context, results: &mut Results, sections: &[&Section]) 
 fn help() -> String {
     let mut help = HELP.to_owned();
     for section in SECTIONS {
-        help += &format!("  {:<8}{}\n", section.name, section.title);
+        help += &format!("  {:<10}{}\n", section.name, section.title);
     }
     help
 }

@@ -77,29 +77,32 @@ pub(crate) fn number(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
-/// Processor time of a process, all its threads together, in seconds. The kernel tells hundredths
-/// (proc_pid_stat(5), fields 14 and 15).
-pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+/// The sum of fields of `/proc/PID/stat` that are times, in seconds. The kernel tells hundredths
+/// (proc_pid_stat(5): 14 and 15 are its own, 16 and 17 those of its children that ended).
+fn times(pid: u32, fields: &[usize]) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     // The name in the second field may hold anything, a bracket too.
-    let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let ticks = |index: usize| fields.split(' ').nth(index)?.parse::<u32>().ok();
-    let (user, system) = ticks(11)
-        .zip(ticks(12))
-        .with_context(|| format!("{path} has no times"))?;
-    Ok((f64::from(user) + f64::from(system)) / 100.0)
+    let third = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let mut sum = 0.0;
+    for field in fields {
+        let ticks = third.split(' ').nth(field - 3);
+        let ticks = ticks.and_then(|ticks| ticks.parse::<u32>().ok());
+        sum += f64::from(ticks.with_context(|| format!("{path} has no times"))?);
+    }
+    Ok(sum / 100.0)
 }
 
-/// Percent of a processor that a process takes in the next seconds.
+/// Percent of a processor that a process takes in the next seconds, with the programs that it runs.
 pub(crate) fn busy_percent(pid: u32, seconds: usize) -> Result<f64> {
-    let (before, begun) = (cpu_seconds(pid)?, now_ns());
+    let busy = || times(pid, &[14, 15, 16, 17]);
+    let (before, begun) = (busy()?, now_ns());
     for _ in 0..seconds {
         interrupt::check()?;
         std::thread::sleep(Duration::from_secs(1));
     }
     let elapsed = milliseconds(begun, now_ns()) / 1_000.0;
-    Ok((cpu_seconds(pid)? - before) / elapsed * 100.0)
+    Ok((busy()? - before) / elapsed * 100.0)
 }
 
 /// Kills a process, if it is there.

@@ -26,7 +26,7 @@ const IDLE_PERCENT_MAX: f64 = 1.0;
 const LIST_MAX: f64 = 100.0;
 
 /// How long the daemon is watched, in seconds: whole sweeps of the meter.
-const WATCHED_SECONDS: usize = 30;
+const WATCHED_SECONDS: usize = 60;
 /// How long the daemon may still be at work after it was asked.
 const SETTLE: Duration = Duration::from_secs(3);
 /// VEs whose processes are looked at one by one; of all of them it would take longer than the rest.

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod boot;
+mod creation;
 mod crowd;
 mod density;
 mod life;
@@ -32,6 +33,12 @@ pub(crate) const SECTIONS: &[Section] = &[
         title: "create, start, stop, delete of a container with a trivial init",
         needs_debian: false,
         measure: life::measure,
+    },
+    Section {
+        name: "creation",
+        title: "VEs made from a template: time and disk of each",
+        needs_debian: false,
+        measure: creation::measure,
     },
     Section {
         name: "crowd",
