@@ -32,7 +32,9 @@ pub(crate) struct Context {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse_from(without_noun(std::env::args_os().collect())) {
+    let words = without_noun(std::env::args_os().collect());
+    let read = arguments::read_quickly(&words).map_or_else(|| Arguments::try_parse_from(words), Ok);
+    let arguments = match read {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help goes to standard output, mistakes to standard error; either may be closed.

@@ -7,6 +7,7 @@
 mod alert;
 mod contents;
 mod node;
+mod quick;
 mod sample;
 mod ve;
 
@@ -22,6 +23,7 @@ pub(crate) use node::{
     ApplicationVerb, DoctorArguments, EventsArguments, InitArguments, NodeVerb, OperationVerb,
     PoolVerb, TemplateVerb,
 };
+pub(crate) use quick::read as read_quickly;
 pub(crate) use sample::SampleVerb;
 pub(crate) use ve::{
     ConsoleArguments, CopyArguments, CreateArguments, DeleteArguments, EnterArguments,
