@@ -58,8 +58,8 @@ impl Mechanisms for NodeMechanisms {
         stacks::options_check(&self.0, stack, options)
     }
 
-    fn recipe_check(&self, build: &StackBuild) -> Result<(), Fault> {
-        stacks::recipe_check(&self.0, build)
+    fn build_check(&self, build: &StackBuild) -> Result<(), Fault> {
+        stacks::build_check(&self.0, build)
     }
 
     fn stack_install(

@@ -16,6 +16,7 @@ mod statistics;
 mod status;
 mod streams;
 mod templates;
+mod versions;
 mod ves;
 
 pub(crate) use status::init_error;

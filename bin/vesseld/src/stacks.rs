@@ -1,30 +1,27 @@
-//! Templates with applications: installing them in a sandbox, and keeping what comes out.
+//! Templates with applications, and next revisions of templates: the work in a sandbox, and keeping what comes out.
 //!
 //! The sandbox is a VE that the engine made for this, with all its walls. What it writes is read as every import is,
 //! and what it says goes into the log of the build.
 
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use engine::{FailureKind, Fault, ProgressSink, StackBuild};
+use engine::{BuildWork, FailureKind, Fault, ProgressSink, StackBuild};
 use registry::VeRecord;
-use runtime::{ExecSpec, ExecStreams, Task};
-use template::manifest::Manifest;
-use template::{Applied, BuildError, InvalidOption, KeepRequest, Recipe, Session};
-use ve::{Name, Options, Stack, VeId};
+use template::manifest::{Manifest, PackageManager};
+use template::{
+    Applied, InvalidOption, KeepRequest, KeepWork, Kept, PackageJob, PackagePlace, PackageTask,
+    Recipe, WantedArchive,
+};
+use ve::{Name, Options, Stack};
 
 use crate::host::Host;
-use crate::mechanisms::{NodeMechanisms, cgroup_entry};
+use crate::inside::{Inside, pipe};
+use crate::mechanisms::NodeMechanisms;
+use crate::package_cache;
 use crate::templates::{self, fault_of_import};
-
-/// How often a running build looks whether it was cancelled.
-const POLL: Duration = Duration::from_millis(200);
-
-/// Where a sandbox finds what it is to do: in a file system that is not kept.
-const SCRIPT: &str = "/run/vessel-build";
 
 /// What the init of a sandbox does: nothing, and it collects the processes that others left.
 pub(crate) const IDLE: [&str; 3] = ["/bin/sh", "-c", "while :; do sleep 3600; done"];
@@ -42,25 +39,60 @@ pub(crate) fn options_check(host: &Host, stack: &Stack, options: &Options) -> Re
     })
 }
 
-/// The recipe of a build, and the template below it, if both fit.
-fn recipe(host: &Host, build: &StackBuild) -> Result<(Recipe, Manifest), Fault> {
-    let usage = |error: &(dyn std::error::Error + 'static)| {
-        let hint = "see the recipes that come with the node for examples";
-        fault(error).of_kind(FailureKind::Usage).with_hint(hint)
-    };
-    let (below, top) = build
-        .stack
-        .parts()
-        .ok_or_else(|| Fault::new(format!("`{}` has no application", build.stack)))?;
-    let recipe = match &build.recipe {
-        Some(text) => Recipe::parse(text).map_err(|error| usage(&error))?,
-        None => application(host, &build.stack.of_one(&top))?.recipe,
-    };
-    let base = host.catalogue.get(&below).map_err(|e| fault(&e))?;
-    recipe
-        .fits(&base.distribution)
-        .map_err(|error| usage(&error))?;
-    Ok((recipe, base))
+/// What is done in a sandbox, if it can be.
+struct Plan {
+    /// The recipe of an application; an update has none.
+    recipe: Option<Recipe>,
+    /// What the sandbox has below it.
+    base: Manifest,
+}
+
+impl Plan {
+    fn of(host: &Host, build: &StackBuild) -> Result<Self, Fault> {
+        let usage = |error: &(dyn std::error::Error + 'static)| {
+            let hint = "see the recipes that come with the node for examples";
+            fault(error).of_kind(FailureKind::Usage).with_hint(hint)
+        };
+        let below = (build.below())
+            .ok_or_else(|| Fault::new(format!("`{}` has no application", build.stack)))?;
+        let recipe = match &build.work {
+            BuildWork::Update { .. } => None,
+            BuildWork::Application { recipe: Some(text) } => {
+                Some(Recipe::parse(text).map_err(|error| usage(&error))?)
+            }
+            BuildWork::Application { recipe: None } => match build.stack.parts() {
+                Some((_, top)) => Some(application(host, &build.stack.of_one(&top))?.recipe),
+                None => None,
+            },
+        };
+        let base = host.catalogue.get(&below).map_err(|e| fault(&e))?;
+        if let Some(recipe) = &recipe {
+            let fits = recipe.fits(&base.distribution);
+            fits.map_err(|error| usage(&error))?;
+        }
+        Ok(Self { recipe, base })
+    }
+
+    fn job<'a>(&'a self, mirror: Option<&'a str>) -> PackageJob<'a> {
+        let (distribution, manager) = (&self.base.distribution, self.base.packages.manager);
+        match &self.recipe {
+            Some(recipe) => recipe.job(distribution, manager, mirror),
+            None => PackageJob {
+                task: PackageTask::Upgrade,
+                place: PackagePlace::Sandbox,
+                distribution,
+                manager,
+                mirror,
+            },
+        }
+    }
+
+    fn script(&self, job: &PackageJob<'_>) -> String {
+        match &self.recipe {
+            Some(recipe) => recipe.script(job),
+            None => job.script(),
+        }
+    }
 }
 
 /// An application as its own template keeps it, be it that of another revision.
@@ -71,10 +103,20 @@ pub(crate) fn application(host: &Host, own: &Stack) -> Result<Applied, Fault> {
     applied.map_err(|error| fault(&error))
 }
 
-pub(crate) fn recipe_check(host: &Host, build: &StackBuild) -> Result<(), Fault> {
-    let (recipe, _) = recipe(host, build)?;
+pub(crate) fn build_check(host: &Host, build: &StackBuild) -> Result<(), Fault> {
+    let plan = Plan::of(host, build)?;
+    let packages = &plan.base.packages;
+    if plan.recipe.is_none() && packages.list.is_empty() {
+        let name = &plan.base.name;
+        let message = match packages.manager {
+            PackageManager::Unknown => format!("template `{name}` has no manager of packages"),
+            _ => format!("the list of packages of template `{name}` cannot be read"),
+        };
+        return Err(Fault::new(message)
+            .of_kind(FailureKind::Usage)
+            .with_hint("import a newer tree under another name instead"));
+    }
     let Some(mirror) = build.mirror.as_deref().filter(|mirror| !is_mirror(mirror)) else {
-        tracing::debug!("the recipe `{}` can be carried out", recipe.name);
         return Ok(());
     };
     let message = format!("`{mirror}` is no mirror that a sandbox can reach");
@@ -92,7 +134,7 @@ fn is_mirror(text: &str) -> bool {
     begins && text.len() <= 500 && text.chars().all(plain)
 }
 
-/// Carries a recipe out in a sandbox that runs. Nothing of it runs any more after this.
+/// Does the work of a build in a sandbox that runs. Nothing of it runs any more after this.
 pub(crate) fn install(
     mechanisms: &NodeMechanisms,
     sandbox: &VeRecord,
@@ -100,119 +142,37 @@ pub(crate) fn install(
     sink: &dyn ProgressSink,
 ) -> Result<(), Fault> {
     let host = &mechanisms.0;
-    let (recipe, base) = recipe(host, build)?;
-    let (distribution, manager) = (&base.distribution, base.packages.manager);
-    let script = recipe.script(distribution, manager, build.mirror.as_deref());
+    let plan = Plan::of(host, build)?;
     let id = sandbox.spec.id;
-    hand_over(host, id, &script)?;
-    let log = log_file(host, &build.stack);
-    let cannot_write = |source| BuildError::Log {
-        path: log.clone(),
-        source,
-    };
-    let mut file = File::create(&log).map_err(|error| fault(&cannot_write(error)))?;
-    let io = |error: io::Error| Fault::new(format!("no pipe to the sandbox: {error}"));
-    let (words, theirs) = pipe().map_err(io)?;
-    let nothing = File::open("/dev/null").map_err(io)?;
-    let task = execute(
-        host,
-        id,
-        &["/bin/sh", SCRIPT],
-        &ExecStreams {
-            input: nothing.as_fd(),
-            output: theirs.as_fd(),
-            error: theirs.as_fd(),
-        },
-    )?;
-    drop(theirs);
-    let (ended, words) = templates::with_session(sink, |session| {
-        std::thread::scope(|scope| {
-            let words = scope.spawn(|| template::follow(File::from(words), &mut file, session));
-            let ended = wait(&task, session);
-            // What it left running holds the pipe, and would go on changing the files.
-            let killed = mechanisms.kill_stray(id);
-            let words = words.join().unwrap_or_default();
-            (ended.and_then(|code| killed.map(|()| code)), words)
-        })
+    let (subject, log) = (build.stack.to_string(), log_file(host, &build.stack));
+    let worked = templates::with_session(sink, |session| {
+        let mut inside = Inside::new(host, id, subject, &log, session)?;
+        work(&mut inside, build, &plan)
     });
-    match ended? {
-        Some(0) => Ok(()),
-        None => Err(Fault::new("it was cancelled").of_kind(FailureKind::Cancelled)),
-        Some(code) => Err(fault(&BuildError::Failed {
-            suite: build.stack.to_string(),
-            reason: words
-                .reason
-                .unwrap_or_else(|| format!("it ended with code {code}")),
-            log,
-            last_lines: Vec::from(words.last_lines).join("\n"),
-        })),
-    }
+    // What it left running would go on changing the files.
+    let killed = mechanisms.kill_stray(id);
+    worked.and(killed)
 }
 
-/// Waits for a task; nothing when the work was cancelled first.
-fn wait(task: &Task, session: Session<'_>) -> Result<Option<i32>, Fault> {
-    loop {
-        if let Some(end) = task.wait_within(POLL).map_err(|error| fault(&error))? {
-            return Ok(Some(end.code));
-        }
-        if session.is_cancelled() {
-            return Ok(None);
-        }
+fn work(inside: &mut Inside<'_>, build: &StackBuild, plan: &Plan) -> Result<(), Fault> {
+    let job = plan.job(build.mirror.as_deref());
+    let template = build.stack.template();
+    let mut wanted = Vec::new();
+    if let Some(lists) = job.lists() {
+        let answer = inside.run(&lists)?;
+        wanted = WantedArchive::parse_all(&String::from_utf8_lossy(&answer));
+        let moved = package_cache::hand_in(inside.host, inside.id, template, &wanted);
+        inside.note_moved("taken from those kept for the template", moved);
     }
-}
-
-/// Puts the script into the sandbox.
-fn hand_over(host: &Host, id: VeId, script: &str) -> Result<(), Fault> {
-    let io = |error: io::Error| Fault::new(format!("cannot tell the sandbox what to do: {error}"));
-    let (theirs, ours) = pipe().map_err(io)?;
-    let nothing = File::options().write(true).open("/dev/null").map_err(io)?;
-    let task = execute(
-        host,
-        id,
-        &["/bin/sh", "-c", &format!("cat >{SCRIPT}")],
-        &ExecStreams {
-            input: theirs.as_fd(),
-            output: nothing.as_fd(),
-            error: nothing.as_fd(),
-        },
-    )?;
-    drop(theirs);
-    let written = File::from(ours).write_all(script.as_bytes());
-    let end = task.wait().map_err(|error| fault(&error))?;
-    match (end.code, written) {
-        (0, Ok(())) => Ok(()),
-        (_, Err(error)) => Err(io(error)),
-        (code, Ok(())) => Err(Fault::new(format!(
-            "cannot tell the sandbox what to do: its shell ended with code {code}"
-        ))),
+    inside.run(&plan.script(&job))?;
+    if !wanted.is_empty() {
+        let moved = package_cache::take_out(inside.host, inside.id, template, &wanted);
+        inside.note_moved("kept for the template", moved);
     }
-}
-
-fn execute(
-    host: &Host,
-    id: VeId,
-    command: &[&str],
-    streams: &ExecStreams<'_>,
-) -> Result<Task, Fault> {
-    let entry = host
-        .groups
-        .ve(id)
-        .exec_entry()
-        .map_err(|error| fault(&error))?;
-    let spec = ExecSpec {
-        command: command.iter().map(|word| (*word).to_owned()).collect(),
-        user: "root".to_owned(),
-        environment: template::proxies()
-            .filter_map(|(name, value)| Some((name.to_owned(), value.into_string().ok()?)))
-            .collect(),
-        directory: Some("/".to_owned()),
-        login: false,
-        terminal: None,
-        open_files: runtime::open_files(None),
-    };
-    let client = host.launcher.client();
-    let task = client.exec(id, &spec, Some(*streams), &cgroup_entry(&entry));
-    task.map_err(|error| fault(&error))
+    match job.clean() {
+        Some(script) => inside.run(&script).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Keeps the files of a sandbox that has ended.
@@ -222,7 +182,14 @@ pub(crate) fn keep(
     build: &StackBuild,
     sink: &dyn ProgressSink,
 ) -> Result<(), Fault> {
-    let (recipe, _) = recipe(host, build)?;
+    let plan = Plan::of(host, build)?;
+    let work = match (plan.recipe, &build.work) {
+        (Some(recipe), _) => KeepWork::Application(Box::new(recipe)),
+        (None, BuildWork::Update { from }) => KeepWork::Update(from.clone()),
+        (None, BuildWork::Application { .. }) => {
+            return Err(Fault::new(format!("`{}` has no application", build.stack)));
+        }
+    };
     let id = sandbox.spec.id;
     let root = host.root_spec(id, &sandbox.spec.stack())?;
     let io = |error: io::Error| Fault::new(format!("no pipe to the sandbox: {error}"));
@@ -234,7 +201,7 @@ pub(crate) fn keep(
     drop(theirs);
     let request = KeepRequest {
         stack: build.stack.clone(),
-        recipe,
+        work,
     };
     let kept = templates::with_session(sink, |session| {
         host.catalogue.keep(&request, File::from(stream), session)
@@ -242,17 +209,12 @@ pub(crate) fn keep(
     // The reader has let go of the stream, so its writer ends.
     let end = task.wait().map_err(|error| fault(&error))?;
     match (kept, end.message) {
-        (Ok(_), _) => Ok(()),
+        (Ok(Kept::Made(_) | Kept::Unchanged), _) => Ok(()),
         (Err(_), Some(message)) if end.code != 0 && !sink.cancelled() => {
             Err(Fault::new(format!("cannot read what was built: {message}")))
         }
         (Err(error), _) => Err(fault_of_import(&error)),
     }
-}
-
-/// A pipe: its reading and its writing end.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
 pub(crate) fn log_file(host: &Host, stack: &Stack) -> PathBuf {

@@ -41,11 +41,20 @@ pub(crate) fn version(host: &Host, name: &Stack) -> Result<Option<String>, Fault
     }
 }
 
+/// Removes a template; with the last revision also the archives of packages that were kept for it.
 pub(crate) fn remove(host: &Host, name: &Stack) -> Result<(), Fault> {
-    host.catalogue
-        .remove(name)
-        .map(drop)
-        .map_err(|error| Fault::from_error(&error))
+    let failed = |error: CatalogueError| Fault::from_error(&error);
+    host.catalogue.remove(name).map_err(failed)?;
+    let all = host.catalogue.names().map_err(failed)?;
+    if all.iter().all(|other| other.template() != name.template()) {
+        let forgotten = host.catalogue.archives(name.template()).forget();
+        forgotten.map_err(|error| {
+            Fault::new(format!(
+                "archives of packages that were kept for `{name}` could not be removed: {error}"
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 /// The kind of init in a template.
@@ -91,7 +100,9 @@ pub(crate) fn work(
         TemplateRequest::Import { name, source } => import(host, name, source, session),
         TemplateRequest::Verify { name } => verify(host, name, session),
         // The engine chooses what to remove, and makes a sandbox to build in.
-        TemplateRequest::Remove { .. } | TemplateRequest::Application(_) => {
+        TemplateRequest::Remove { .. }
+        | TemplateRequest::Application(_)
+        | TemplateRequest::Update { .. } => {
             let subject = request.subject();
             Err(Fault::new(format!("`{subject}` is the engine's work")))
         }

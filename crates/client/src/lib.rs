@@ -12,6 +12,7 @@ mod node;
 mod samples;
 mod session;
 mod transport;
+mod versions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

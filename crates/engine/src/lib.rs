@@ -52,5 +52,6 @@ pub use mechanisms::{
 };
 pub use plan::Step;
 pub use request::{
-    CreateRequest, NodeFacts, Request, StackBuild, StopManner, TemplateRequest, VeRequest,
+    BuildWork, CreateRequest, NodeFacts, Request, StackBuild, StopManner, TemplateRequest,
+    VeRequest,
 };

@@ -120,16 +120,17 @@ pub trait Mechanisms: Send + Sync {
 
     /// Whether what was chosen for an application is what it offers. `stack` is the one that keeps its recipe.
     fn options_check(&self, stack: &Stack, options: &Options) -> Result<(), Fault>;
-    /// Checks a recipe, without carrying out any of it.
-    fn recipe_check(&self, build: &StackBuild) -> Result<(), Fault>;
-    /// Installs an application in a sandbox that runs, as its recipe says.
+    /// Checks whether a build can be done, without doing any of it.
+    fn build_check(&self, build: &StackBuild) -> Result<(), Fault>;
+    /// Does the work of a build in a sandbox that runs.
     fn stack_install(
         &self,
         sandbox: &VeRecord,
         build: &StackBuild,
         sink: &dyn ProgressSink,
     ) -> Result<(), Fault>;
-    /// Keeps the files of a sandbox that has ended as a template: whole, or not at all.
+    /// Keeps the files of a sandbox that has ended as a template: whole, or not at all. An update that changed no
+    /// package is not kept, and no fault.
     fn stack_keep(
         &self,
         sandbox: &VeRecord,

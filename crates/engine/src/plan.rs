@@ -58,7 +58,7 @@ pub enum Step {
     },
     /// Make the files ready for another stack below them.
     Lower(Stack),
-    /// Install an application in the running VE, which is a sandbox.
+    /// Do the work of a build in the running VE, which is a sandbox.
     Install(Box<StackBuild>),
     /// Keep the files of the sandbox as a template.
     Keep(Box<StackBuild>),

@@ -130,17 +130,50 @@ pub enum TemplateRequest {
     },
     /// Build an application on another template.
     Application(StackBuild),
+    /// Make the next revision of one, if any of its packages is to be had in a newer version.
+    Update {
+        /// Its name.
+        name: Name,
+        /// Where the packages come from, if not from where it says itself.
+        mirror: Option<String>,
+    },
 }
 
-/// A stack to be built: its last application on the stack below it.
+/// A stack to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackBuild {
     /// What it will be.
     pub stack: Stack,
-    /// The recipe of the application on top, as its text; without one that of the application's own template.
-    pub recipe: Option<String>,
+    /// What is done for it.
+    pub work: BuildWork,
     /// Where packages come from, if not from where the template below says.
     pub mirror: Option<String>,
+}
+
+/// What is done in a sandbox to make a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildWork {
+    /// Its last application is installed on the stack below.
+    Application {
+        /// The application's recipe, as its text; without one that of its own template.
+        recipe: Option<String>,
+    },
+    /// The packages of this revision of the template are upgraded.
+    Update {
+        /// That revision.
+        from: Stack,
+    },
+}
+
+impl StackBuild {
+    /// What the sandbox has below it; nothing where there is no application to install.
+    #[must_use]
+    pub fn below(&self) -> Option<Stack> {
+        match &self.work {
+            BuildWork::Application { .. } => self.stack.parts().map(|(below, _)| below),
+            BuildWork::Update { from } => Some(from.clone()),
+        }
+    }
 }
 
 /// Any request.
@@ -211,7 +244,9 @@ impl TemplateRequest {
     #[must_use]
     pub fn subject(&self) -> String {
         match self {
-            Self::Build { name, .. } | Self::Import { name, .. } => name.to_string(),
+            Self::Build { name, .. } | Self::Import { name, .. } | Self::Update { name, .. } => {
+                name.to_string()
+            }
             Self::Verify { name } => name.to_string(),
             Self::Remove { name } => name.to_string(),
             Self::Application(build) => build.stack.to_string(),
@@ -221,7 +256,9 @@ impl TemplateRequest {
     /// What all that is asked of one template, whatever its revision, has in common.
     pub(crate) fn lane(&self) -> StackReference {
         match self {
-            Self::Build { name, .. } | Self::Import { name, .. } => name.clone().into(),
+            Self::Build { name, .. } | Self::Import { name, .. } | Self::Update { name, .. } => {
+                name.clone().into()
+            }
             Self::Verify { name } => name.clone().into(),
             Self::Remove { name } => name.clone(),
             Self::Application(build) => build.stack.clone().into(),
@@ -246,6 +283,7 @@ impl TemplateRequest {
             Self::Import { .. } => "template-import",
             Self::Verify { .. } => "template-verify",
             Self::Remove { .. } => "template-remove",
+            Self::Update { .. } => "template-update",
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Making stacks: templates with applications on them.
+//! Making stacks: templates with applications on them, and next revisions of templates.
 //!
-//! A stack is built by installing one application on the stack below it, in a sandbox that is a VE in all
+//! A stack is built by installing one application on the stack below it, or by upgrading the packages of the revision
+//! before, in a sandbox that is a VE in all
 //! but name: it has a number, a private area, groups, a link and the walls of any other, because what
 //! runs in it is what packages and recipes bring along, and that is as hostile as a VE's root. Its record is
 //! hidden, so nobody enters it, and a node that finds one at its start removes it. The sandbox has an operation
@@ -21,7 +22,7 @@ use crate::inner::TicketSink;
 use crate::lanes::Engine;
 use crate::mechanisms::{Nobody, Patience, Progress, ProgressSink, Support};
 use crate::plan::{self, Step, Work};
-use crate::request::{NodeFacts, StackBuild};
+use crate::request::{BuildWork, NodeFacts, StackBuild};
 
 /// What a sandbox may write, where the pool counts it: far more than any server's packages, and less than would fill
 /// a pool in one go.
@@ -44,7 +45,7 @@ impl Engine {
         if mechanisms.template_version(stack)?.is_none() {
             let build = StackBuild {
                 stack: stack.clone(),
-                recipe: None,
+                work: BuildWork::Application { recipe: None },
                 mirror: None,
             };
             self.stack_build(operation, &build)?;
@@ -98,7 +99,8 @@ impl Engine {
             Outcome::Record(&left)
         };
         let (word, message) = match &built {
-            Ok(()) => ("stack-made", build.stack.to_string()),
+            Ok(()) if self.is_there(&build.stack) => ("stack-made", build.stack.to_string()),
+            Ok(()) => ("stack-unchanged", build.stack.to_string()),
             Err(failure) => ("operation-failed", failure.to_string()),
         };
         let event = event(word, Some(id), name.to_string(), Some(message));
@@ -108,6 +110,12 @@ impl Engine {
             return Err(failure);
         }
         built
+    }
+
+    /// Whether a stack is there now.
+    pub(crate) fn is_there(&self, stack: &Stack) -> bool {
+        let all = self.inner.parts.mechanisms.templates();
+        all.is_ok_and(|all| all.contains(stack))
     }
 
     /// Lets the launcher forget how the init of a sandbox ended.
@@ -123,7 +131,7 @@ impl Engine {
     /// Reserves what a sandbox needs of the node.
     fn sandbox_reserve(&self, build: &StackBuild) -> Result<(VeRecord, OperationId), Failure> {
         let parts = &self.inner.parts;
-        let (below, _) = (build.stack.parts()).ok_or_else(|| no_such_template(&build.stack))?;
+        let below = (build.below()).ok_or_else(|| no_such_template(&build.stack))?;
         let limits = match parts.mechanisms.support(Key::DiskLimit) {
             Support::None(_) => Limits::default(),
             _ => Limits {

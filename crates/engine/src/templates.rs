@@ -11,7 +11,7 @@ use crate::inner::TicketSink;
 use crate::lanes::Engine;
 use crate::mechanisms::ProgressSink as _;
 use crate::plan;
-use crate::request::{StackBuild, TemplateRequest};
+use crate::request::{BuildWork, StackBuild, TemplateRequest};
 use crate::stacks::no_such_template;
 
 impl Engine {
@@ -26,8 +26,13 @@ impl Engine {
             inner: &self.inner,
             operation,
         };
+        let mut updated = false;
         let result = match request {
             _ if sink.cancelled() => Err(plan::cancelled().into()),
+            TemplateRequest::Update { name, mirror } => {
+                let made = self.template_update(operation, name, mirror.as_deref());
+                made.map(|made| updated = made.is_some())
+            }
             TemplateRequest::Remove { name } => self.template_remove(name),
             TemplateRequest::Application(build) => self.application_build(operation, build),
             _ => mechanisms
@@ -38,6 +43,8 @@ impl Engine {
             (Err(_), _) => "operation-failed",
             (Ok(()), TemplateRequest::Remove { .. }) => "template-removed",
             (Ok(()), TemplateRequest::Verify { .. }) => "template-verified",
+            (Ok(()), TemplateRequest::Update { .. }) if updated => "template-updated",
+            (Ok(()), TemplateRequest::Update { .. }) => "template-unchanged",
             (Ok(()), _) => "template-made",
         };
         let message = result.as_ref().err().map(ToString::to_string);
@@ -48,7 +55,8 @@ impl Engine {
 
     /// Whether a request makes sense with the templates that there are.
     pub(crate) fn template_admit(&self, request: &TemplateRequest) -> Result<(), Failure> {
-        let all = self.inner.parts.mechanisms.templates()?;
+        let mechanisms = self.inner.parts.mechanisms.as_ref();
+        let all = mechanisms.templates()?;
         let taken = |name: &Name| policy::stacks::newest(&all, name).is_some();
         match request {
             TemplateRequest::Build { name, .. } | TemplateRequest::Import { name, .. } => {
@@ -66,7 +74,46 @@ impl Engine {
                 Err(is_not_there(name))
             }
             TemplateRequest::Verify { .. } | TemplateRequest::Remove { .. } => Ok(()),
+            TemplateRequest::Update { name, mirror } => {
+                let build = self.update_of(name, mirror.as_deref())?;
+                Ok(mechanisms.build_check(&build)?)
+            }
         }
+    }
+
+    /// The update of a template as it is now.
+    fn update_of(&self, name: &Name, mirror: Option<&str>) -> Result<StackBuild, Failure> {
+        let all = self.inner.parts.mechanisms.templates()?;
+        let newest = policy::stacks::newest(&all, name).ok_or_else(|| is_not_there(name))?;
+        let too_many = || Failure::new(FailureKind::Resources, "there is no number left for it");
+        let next = newest.next().ok_or_else(too_many)?;
+        let from = Stack::from(name).at(newest);
+        let stack = Stack::from(name).at(next);
+        let usage = |error: ve::InvalidStack| Failure::new(FailureKind::Usage, error.to_string());
+        Ok(StackBuild {
+            stack: stack.map_err(usage)?,
+            work: BuildWork::Update {
+                from: from.map_err(usage)?,
+            },
+            mirror: mirror.map(str::to_owned),
+        })
+    }
+
+    /// Makes the next revision of a template; nothing if its packages are the newest.
+    fn template_update(
+        &self,
+        operation: OperationId,
+        name: &Name,
+        mirror: Option<&str>,
+    ) -> Result<Option<Stack>, Failure> {
+        let build = self.update_of(name, mirror)?;
+        let turn = self.inner.stack_turn(&build.stack);
+        self.stack_build(operation, &build)?;
+        drop(turn);
+        let made = self.is_there(&build.stack).then_some(build.stack);
+        // The revision before, if nobody uses it.
+        self.stacks_collect();
+        Ok(made)
     }
 
     /// Whether an application can be built on what is there.
@@ -76,12 +123,16 @@ impl Engine {
         if mechanisms.template_version(&below)?.is_none() {
             return Err(no_such_template(&below));
         }
-        Ok(mechanisms.recipe_check(build)?)
+        Ok(mechanisms.build_check(build)?)
     }
 
     fn application_build(&self, operation: OperationId, build: &StackBuild) -> Result<(), Failure> {
-        let _turn = self.inner.stack_turn(&build.stack);
-        self.stack_build(operation, build)
+        let turn = self.inner.stack_turn(&build.stack);
+        self.stack_build(operation, build)?;
+        drop(turn);
+        // Its recipe was kept with an older revision until now.
+        self.stacks_collect();
+        Ok(())
     }
 
     /// Removes the templates that a name means.

@@ -1,4 +1,5 @@
-//! Installed packages: what the databases of dpkg, apk, pacman and rpm say, and which version is the older.
+//! Installed packages: what the databases of dpkg, apk, pacman and rpm say, which version is the older, and what differs
+//! between two lists.
 //!
 //! Everything read here comes from inside a VE or an imported tree and is hostile. It is read as bytes in
 //! memory that the caller has bounded, by plain Rust: nothing is executed, no program and no library of
@@ -8,11 +9,13 @@
 //! SUSE); their names are in [`RPM_UNREAD`], so that a caller can say so.
 #![forbid(unsafe_code)]
 
+mod change;
 mod rpm;
 mod sqlite;
 mod text;
 mod version;
 
+pub use change::{Change, changes};
 pub use rpm::rpm;
 pub use sqlite::InvalidDatabase;
 pub use text::{apk, dpkg, pacman, word};

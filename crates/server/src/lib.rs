@@ -26,6 +26,7 @@ mod routes;
 mod samples;
 mod session;
 mod tcp;
+mod versions;
 
 pub use alerts::Alerts;
 pub use contents::{Contents, InventoryFilter};
@@ -37,3 +38,4 @@ pub use node::{
 };
 pub use samples::Samples;
 pub use tcp::{ListenError, listen, serve_metrics};
+pub use versions::Versions;

@@ -40,7 +40,7 @@ mod staging;
 mod usage;
 mod verify;
 
-pub use keep::{Applied, KeepRequest};
+pub use keep::{Applied, KeepRequest, KeepWork, Kept};
 pub use make::ImportRequest;
 pub use usage::DiskUsage;
 pub use verify::{Damage, DamageKind, Verification, VerifyError};

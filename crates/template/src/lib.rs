@@ -13,6 +13,7 @@
 //! be at most is in [`limits`].
 #![forbid(unsafe_code)]
 
+mod archives;
 mod build;
 mod catalogue;
 mod error;
@@ -31,16 +32,20 @@ mod source;
 mod store;
 mod tree;
 
+pub use archives::{Archives, WantedArchive};
 pub use build::{BuildError, BuildRequest, InvalidRequest, Words, follow, proxies};
 pub use catalogue::{
     Applied, Catalogue, CatalogueError, Damage, DamageKind, DiskUsage, Garbage, ImportRequest,
-    KeepRequest, Layers, Listing, Removed, TemplateName, Verification, VerifyError,
+    KeepRequest, KeepWork, Kept, Layers, Listing, Removed, TemplateName, Verification, VerifyError,
 };
 pub use error::{ImportError, MemberError};
 pub use manifest::Manifest;
 pub use path::InvalidPath;
 pub use reading::{ImageTree, Node, NodeKind, ReadError};
-pub use recipe::{InvalidOption, InvalidRecipe, Kind, OfferedSetting, Recipe, RecipeFile};
+pub use recipe::{
+    ARCHIVES, InvalidOption, InvalidRecipe, Kind, OfferedSetting, PackageJob, PackagePlace,
+    PackageTask, Recipe, RecipeFile,
+};
 pub use session::{Cancel, Progress, Session, Stage};
 pub use source::{ImportSource, InvalidSource};
 pub use store::StoreError;

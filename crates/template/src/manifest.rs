@@ -33,8 +33,11 @@ pub struct Manifest {
     pub packages: Packages,
     /// How large it is.
     pub sizes: Sizes,
-    /// How it was made.
+    /// How it, or the first revision of it, was made.
     pub source: Source,
+    /// What an update made it of; nothing in a first revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
     /// The metadata image.
     pub image: ImageReference,
     /// What the tree must not share with others and so has not: to be made for each VE before its
@@ -120,6 +123,28 @@ pub struct Package {
     pub version: String,
 }
 
+impl Packages {
+    /// What differs in these from older ones.
+    #[must_use]
+    pub fn changes_from(&self, old: &Self) -> Vec<PackageChange> {
+        let plain = |list: &[Package]| -> Vec<_> {
+            let packages = list.iter().map(|package| packages::Package {
+                name: package.name.clone(),
+                version: package.version.clone(),
+                ..packages::Package::default()
+            });
+            packages.collect()
+        };
+        let changes = packages::changes(&plain(&old.list), &plain(&self.list)).into_iter();
+        let changes = changes.map(|change| PackageChange {
+            name: change.name,
+            old: change.old,
+            new: change.new,
+        });
+        changes.collect()
+    }
+}
+
 /// Sizes of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
@@ -185,6 +210,28 @@ pub enum Source {
         /// Scalars of its `metadata.yaml`.
         properties: BTreeMap<String, String>,
     },
+}
+
+/// How a revision came of the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// That revision, by its name in the catalogue.
+    pub from: String,
+    /// Its version.
+    pub from_version: String,
+    /// What became of packages.
+    pub packages: Vec<PackageChange>,
+}
+
+/// A package that is in another version, was added, or was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageChange {
+    /// Its name.
+    pub name: String,
+    /// Its version before.
+    pub old: Option<String>,
+    /// Its version now.
+    pub new: Option<String>,
 }
 
 /// An application of a stack.

@@ -33,9 +33,11 @@ use ve::{Name, Options};
 
 use crate::manifest::Distribution;
 
+mod manager;
 mod script;
 mod setting;
 
+pub use manager::{ARCHIVES, PackageJob, PackagePlace, PackageTask};
 pub use setting::{InvalidOption, Kind, OfferedSetting};
 
 /// Bytes of a recipe.

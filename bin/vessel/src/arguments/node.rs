@@ -98,7 +98,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   vessel template show debian-12
-  vessel template show debian-12 --packages")]
+  vessel template show debian-12@1 --packages
+
+A name without @REVISION is the newest one.")]
     Show {
         /// Name of the template
         name: String,
@@ -106,10 +108,48 @@ Examples:
         #[arg(long)]
         packages: bool,
     },
+    /// Make the next revision of a template: its packages in their newest versions
+    #[command(after_help = "\
+Examples:
+  vessel template update debian-12
+  vessel template update debian-12 --mirror http://mirror.example.org/debian
+
+The template's own package manager upgrades it in a sandbox, from where the template itself says. What comes out is the next
+revision, as debian-12@2: new VEs get it, and those that there are keep theirs. If no package is newer, there is none. \
+A revision that is not the newest goes with the last VE that is made from it. Applications are installed on the new revision \
+when a VE wants one.")]
+    Update {
+        /// Name of the template
+        name: String,
+        /// Mirror to fetch packages from, instead of those that the template names
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Come back when the operation was begun
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Show which packages differ between two templates
+    #[command(after_help = "\
+Examples:
+  vessel template diff debian-12@1 debian-12@2
+  vessel template diff debian-12 debian-12+nginx --json
+
+A name without @REVISION is the newest one.")]
+    Diff {
+        /// The older one
+        from: String,
+        /// The newer one
+        to: String,
+    },
     /// Remove templates that no VE is made from
     #[command(
         visible_alias = "rm",
-        after_help = "Example:\n  vessel template remove old older"
+        after_help = "\
+Examples:
+  vessel template remove old older
+  vessel template remove debian-12@1
+
+Without @REVISION all revisions of the template go, or none."
     )]
     Remove {
         /// Names of templates

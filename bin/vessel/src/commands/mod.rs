@@ -26,6 +26,7 @@ pub(crate) mod stats;
 pub(crate) mod template;
 pub(crate) mod top;
 mod unpack;
+mod versions;
 
 use std::collections::BTreeMap;
 

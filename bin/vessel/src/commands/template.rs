@@ -9,6 +9,7 @@ use api::latest::{
 use client::{Client, ClientError};
 
 use super::life::finish;
+use super::versions;
 use crate::Context;
 use crate::arguments::TemplateVerb;
 use crate::bulk::{self, Chosen, Done};
@@ -53,33 +54,25 @@ pub(crate) async fn run(context: &Context, verb: TemplateVerb) -> Outcome {
             let begun = context.client.import_template(&request).await?;
             made(context, begun, &title, no_wait).await
         }
+        TemplateVerb::Update {
+            name,
+            mirror,
+            no_wait,
+        } => versions::update(context, &name, mirror, no_wait).await,
+        TemplateVerb::Diff { from, to } => versions::difference(context, &from, &to).await,
         TemplateVerb::List => list(context).await,
         TemplateVerb::Show { name, packages } => show(context, &name, packages).await,
         TemplateVerb::Remove { names, no_wait } => {
             let ask =
                 |client: Client, name: String| async move { client.remove_template(&name).await };
-            each(
-                context,
-                "remove",
-                names,
-                no_wait,
-                ["removing", "removed"],
-                ask,
-            )
-            .await
+            let words = ["remove", "removing", "removed"];
+            each(context, words, names, no_wait, ask).await
         }
         TemplateVerb::Verify { names, no_wait } => {
             let ask =
                 |client: Client, name: String| async move { client.verify_template(&name).await };
-            each(
-                context,
-                "verify",
-                names,
-                no_wait,
-                ["verifying", "verified"],
-                ask,
-            )
-            .await
+            let words = ["verify", "verifying", "verified"];
+            each(context, words, names, no_wait, ask).await
         }
     }
 }
@@ -151,10 +144,9 @@ async fn made(context: &Context, begun: Operation, title: &str, no_wait: bool) -
 
 async fn each<F, W>(
     context: &Context,
-    title: &str,
+    [title, doing, done]: [&'static str; 3],
     names: Vec<String>,
     no_wait: bool,
-    states: [&'static str; 2],
     ask: W,
 ) -> Outcome
 where
@@ -169,7 +161,7 @@ where
         let asked = ask(client.clone(), name.clone());
         async move {
             let begun = asked.await.map_err(ClientError::into_api_error)?;
-            finish(&client, begun, &name, no_wait, states, &bar).await
+            finish(&client, begun, &name, no_wait, [doing, done], &bar).await
         }
     })
     .await
@@ -183,7 +175,7 @@ async fn list(context: &Context) -> Outcome {
     if context.out.quiet {
         return templates
             .iter()
-            .try_for_each(|template| context.out.line(&template.name));
+            .try_for_each(|template| context.out.line(&name(template, &templates)));
     }
     let mut table = Table::new([
         ("NAME", Align::Left),
@@ -195,7 +187,7 @@ async fn list(context: &Context) -> Outcome {
         ("CREATED", Align::Left),
     ]);
     for template in &templates {
-        table.row(cells(template));
+        table.row(cells(template, &templates));
     }
     for line in table.lines(true) {
         context.out.line(&line)?;
@@ -208,9 +200,26 @@ async fn list(context: &Context) -> Outcome {
     Ok(())
 }
 
-fn cells(template: &Template) -> [String; 7] {
+/// What a template is called: a first revision by its number where there is a newer one, which the bare name means.
+fn name(template: &Template, all: &[Template]) -> String {
+    let (bare, applications) = match template.name.split_once('+') {
+        Some((bare, applications)) => (bare, format!("+{applications}")),
+        None => (template.name.as_str(), String::new()),
+    };
+    let prefix = format!("{bare}@");
+    let newer = |other: &Template| {
+        let behind = other.name.strip_prefix(&prefix);
+        behind.is_some_and(|behind| behind.trim_start_matches(char::is_numeric) == applications)
+    };
+    match template.revision == 1 && all.iter().any(newer) {
+        true => format!("{bare}@1{applications}"),
+        false => template.name.clone(),
+    }
+}
+
+fn cells(template: &Template, all: &[Template]) -> [String; 7] {
     [
-        template.name.clone(),
+        name(template, all),
         format!("{} {}", template.distribution, template.version)
             .trim()
             .to_owned(),
@@ -273,11 +282,16 @@ fn lines(template: &TemplateDetails) -> Vec<String> {
     pairs(&[
         ("name", template.name.clone()),
         ("system", template.description.clone()),
+        ("revision", template.revision.to_string()),
         ("distribution", template.distribution.clone()),
         ("version", template.version.clone()),
         ("architecture", template.architecture.clone()),
         ("made", template.kind.to_string()),
         ("from", template.source.clone()),
+        (
+            "updated from",
+            template.updated_from.clone().unwrap_or_default(),
+        ),
         ("created", human::time(template.created)),
         ("files", template.files.to_string()),
         ("size", human::bytes(template.size_bytes)),

@@ -122,6 +122,8 @@ fn the_node_and_what_belongs_to_it() {
             &["template", "show", "debian-12", "--packages"],
             &["template", "show", "debian-12", "--json"],
             &["template", "show", "nothing"],
+            &["template", "diff", "debian-12@1", "debian-12@2"],
+            &["template", "update", "debian-12", "--no-wait"],
             &["events"],
             &["events", "--json", "--after", "1"],
             &["init", "--pool-size", "40G"],

@@ -304,3 +304,34 @@ fn stop_says_how_long_init_has() {
     );
     assert_eq!(calls[1], "StopRequest { kill: true, timeout_ms: None }");
 }
+
+#[test]
+fn an_update_of_a_template_tells_what_it_brought() {
+    let served = Served::start();
+    let ran = run(
+        &served,
+        &["template", "update", "debian-12", "--mirror", "http://m"],
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines[1].split_whitespace().last(), Some("3.0.17-1~deb12u2"));
+    assert_eq!(
+        lines.last(),
+        Some(&"debian-12@1 to debian-12@2: 1 changed, 1 added, 1 removed")
+    );
+    assert!(
+        served.node.lock().calls[0].contains("http://m"),
+        "{:?}",
+        served.node.lock().calls
+    );
+    // Nothing is newer now.
+    let ran = run(&served, &["template", "update", "debian-12"]);
+    assert_eq!(
+        ran.stdout,
+        "debian-12@2 is up to date: no package is newer\n"
+    );
+    let ran = run(&served, &["template", "update", "debian-12", "--json"]);
+    assert!(ran.stdout.contains("\"changed\":false"), "{ran:?}");
+    let refused = run(&served, &["template", "update", "none"]);
+    assert_eq!(refused.code, 3);
+}

@@ -7,7 +7,7 @@ use api::latest::{
     ApiError, ApplicationSetting, BuildRequest, ErrorCode, ImportRequest, Operation, Package,
     Template, TemplateDetails, TemplateKind,
 };
-use engine::{Request, StackBuild, TemplateRequest};
+use engine::{BuildWork, Request, StackBuild, TemplateRequest};
 use registry::VeRecord;
 use server::node::Peer;
 use template::manifest::Source;
@@ -72,6 +72,7 @@ pub(super) fn show(up: &Arc<Up>, name: &str, packages: bool) -> Result<TemplateD
             .clone()
             .unwrap_or_default(),
         source: source(&manifest.source),
+        updated_from: manifest.update.map(|update| update.from),
         files: manifest.sizes.inodes,
         digest: format!("sha256:{}", manifest.image.sha256),
         on,
@@ -131,7 +132,9 @@ fn build_application(up: &Arc<Up>, request: BuildRequest, on: &str) -> Result<Op
         up,
         TemplateRequest::Application(StackBuild {
             stack,
-            recipe: Some(recipe),
+            work: BuildWork::Application {
+                recipe: Some(recipe),
+            },
             mirror: request.mirror,
         }),
     )
@@ -204,7 +207,7 @@ pub(super) fn verify(up: &Arc<Up>, name: &str) -> Result<Operation, ApiError> {
     )
 }
 
-fn submit(up: &Arc<Up>, request: TemplateRequest) -> Result<Operation, ApiError> {
+pub(super) fn submit(up: &Arc<Up>, request: TemplateRequest) -> Result<Operation, ApiError> {
     let submitted = up
         .engine
         .submit(Request::Template(request))

@@ -13,6 +13,7 @@ mod session;
 mod stats;
 mod template;
 mod ve;
+mod version;
 
 pub use alert::{
     Alert, AlertChannel, AlertChannelKind, AlertChannelStatus, AlertMetric, AlertRule,
@@ -42,3 +43,4 @@ pub use template::{
     TemplateKind,
 };
 pub use ve::{Limits, Ve, VeDetails, VeState};
+pub use version::{PackageChange, TemplateDifference, TemplateUpdateRequest};

@@ -102,6 +102,9 @@ pub struct TemplateDetails {
     pub description: String,
     /// What it was made from: a suite, a file, an image reference.
     pub source: String,
+    /// The revision that an update made this one of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_from: Option<String>,
     /// Number of files, folders and links.
     pub files: u64,
     /// Digest of its image of metadata, which names the content of every file: `sha256:...`.

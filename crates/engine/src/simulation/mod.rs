@@ -25,7 +25,8 @@ use ve::{Bytes, Exit, Limits, Name, Options, Setting, Spec, StackReference, Stat
 
 use crate::lanes::{Engine, EngineParts, RunLane};
 use crate::{
-    CreateRequest, Failure, NodeFacts, Request, StackBuild, StopManner, TemplateRequest, VeRequest,
+    BuildWork, CreateRequest, Failure, NodeFacts, Request, StackBuild, StopManner, TemplateRequest,
+    VeRequest,
 };
 use scenarios::{RUNNING, SCENARIOS, STOPPED, Scenario, stopped};
 use world::{FakeNode, Image, World};
@@ -135,9 +136,17 @@ fn applications(add: &[&str], remove: &[&str]) -> VeRequest {
 fn build(stack: &str) -> Request {
     Request::Template(TemplateRequest::Application(StackBuild {
         stack: stack.parse().unwrap(),
-        recipe: Some(String::new()),
+        work: BuildWork::Application {
+            recipe: Some(String::new()),
+        },
         mirror: None,
     }))
+}
+
+/// Makes the next revision of a template.
+fn update(template: &str) -> Request {
+    let (name, mirror) = (name(template), None);
+    Request::Template(TemplateRequest::Update { name, mirror })
 }
 
 fn remove(stack: &str) -> Request {

@@ -47,7 +47,7 @@ fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) const SCENARIOS: [Scenario; 35] = [
+pub(super) const SCENARIOS: [Scenario; 36] = [
     scenario("add an application", STOPPED, |sim| {
         sim.done(ask("web", super::applications(&["nginx"], &[])))
     }),
@@ -56,6 +56,10 @@ pub(super) const SCENARIOS: [Scenario; 35] = [
     }),
     scenario("build an application", None, |sim| {
         sim.done(super::build("debian+mail"))
+    }),
+    scenario("update a template", None, |sim| {
+        sim.node.world().packages_are_newer = true;
+        sim.done(super::update("debian"))
     }),
     scenario("create with applications", None, |sim| {
         sim.done(super::create_on("web", "debian+nginx+redis"))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Failing, World};
-use super::{PATIENT, Sim, applications, ask, build, create_on, remove, scratch};
+use super::{PATIENT, Sim, applications, ask, build, create, create_on, remove, scratch, update};
 use crate::{FailureKind, VeRequest};
 
 fn node_with(applications: &[&str]) -> Sim {
@@ -131,4 +131,94 @@ fn many_that_want_one_stack_wait_for_one_build() {
     let built: Vec<_> = built.filter_map(|event| event.message).collect();
     assert_eq!(built, ["debian+nginx+redis"]);
     sim.check_whole("with eight");
+}
+
+/// All templates of a node, the one from the beginning included.
+fn templates(sim: &Sim) -> Vec<String> {
+    sim.node.world().templates.clone().0.into_iter().collect()
+}
+
+fn stack_of(sim: &Sim, ve: &str) -> String {
+    sim.engine.find(ve).unwrap().spec.stack().to_string()
+}
+
+#[test]
+fn an_update_makes_the_next_revision_and_new_ves_get_it() {
+    let sim = node_with(&["nginx"]);
+    sim.done(create("old", &[])).unwrap();
+    sim.done(update("debian")).unwrap();
+    assert_eq!(templates(&sim), ["debian", "debian+nginx"]);
+    sim.node.world().packages_are_newer = true;
+    sim.done(update("debian")).unwrap();
+    assert_eq!(templates(&sim), ["debian", "debian+nginx", "debian@2"]);
+    sim.done(create("new", &[])).unwrap();
+    sim.done(create_on("asked", "debian@1")).unwrap();
+    assert_eq!(stack_of(&sim, "new"), "debian@2");
+    assert_eq!(stack_of(&sim, "asked"), "debian");
+    // Its recipe is that of the older revision.
+    sim.done(create_on("web", "debian+nginx")).unwrap();
+    assert_eq!(stack_of(&sim, "web"), "debian@2+nginx");
+    let missing = sim.done(create_on("x", "debian@3")).unwrap_err();
+    assert_eq!(missing.message, "there is no template `debian@3`");
+    sim.check_whole("with two revisions");
+}
+
+#[test]
+fn a_revision_goes_with_its_last_ve_unless_it_is_the_newest() {
+    let sim = node_with(&["nginx"]);
+    sim.node.world().packages_are_newer = true;
+    for ve in ["a", "b"] {
+        sim.done(create(ve, &[])).unwrap();
+    }
+    sim.done(update("debian")).unwrap();
+    sim.done(update("debian")).unwrap();
+    // Nobody ever used the second.
+    assert_eq!(templates(&sim), ["debian", "debian+nginx", "debian@3"]);
+    let delete = VeRequest::Delete { force: false };
+    sim.done(ask("a", delete.clone())).unwrap();
+    assert_eq!(templates(&sim).len(), 3);
+    sim.done(ask("b", delete)).unwrap();
+    assert_eq!(templates(&sim), ["debian+nginx", "debian@3"]);
+    sim.done(build("debian@3+nginx")).unwrap();
+    assert_eq!(templates(&sim), ["debian@3", "debian@3+nginx"]);
+    sim.check_whole("with the newest alone");
+}
+
+#[test]
+fn an_update_that_fails_leaves_what_was() {
+    for step in ["area_create", "launch", "stack_install", "stack_keep"] {
+        let sim = node_with(&["nginx"]);
+        sim.node.world().packages_are_newer = true;
+        sim.node.fail(Failing::Always(step));
+        sim.done(update("debian")).unwrap_err();
+        sim.node.fail(Failing::Nothing);
+        assert!(templates(&sim).contains(&"debian".to_owned()), "{step}");
+        sim.check_whole(step);
+    }
+}
+
+#[test]
+fn a_template_goes_with_all_its_revisions_or_by_one_of_them() {
+    let sim = node_with(&[]);
+    sim.node.world().packages_are_newer = true;
+    sim.done(create("a", &[])).unwrap();
+    sim.done(update("debian")).unwrap();
+    let used = sim.done(remove("debian")).unwrap_err();
+    assert_eq!(used.message, "template `debian` is used by 1 VEs: a");
+    let used = sim.done(remove("debian@1")).unwrap_err();
+    assert_eq!(used.kind, FailureKind::Conflict);
+    sim.done(remove("debian@2")).unwrap();
+    assert_eq!(templates(&sim), ["debian"]);
+    sim.done(update("debian")).unwrap();
+    sim.done(ask("a", VeRequest::Delete { force: false }))
+        .unwrap();
+    assert_eq!(templates(&sim), ["debian@2"]);
+    let missing = sim.done(remove("debian@1")).unwrap_err();
+    assert_eq!(missing.kind, FailureKind::NotFound);
+    sim.done(remove("debian")).unwrap();
+    assert_eq!(templates(&sim), Vec::<String>::new());
+    assert_eq!(
+        sim.done(update("debian")).unwrap_err().kind,
+        FailureKind::NotFound
+    );
 }

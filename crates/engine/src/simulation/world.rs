@@ -20,6 +20,8 @@ pub(super) struct World {
     pub(super) areas: BTreeMap<VeId, Area>,
     pub(super) groups: BTreeMap<VeId, Option<Limits>>,
     pub(super) templates: Templates,
+    /// Whether the next update of a template finds anything.
+    pub(super) packages_are_newer: bool,
     /// Weights of processor time, of VEs that have groups.
     pub(super) weights: BTreeMap<VeId, u32>,
     pub(super) links: BTreeMap<VeId, BTreeSet<IpAddr>>,

@@ -63,6 +63,8 @@ pub(crate) fn router(door: Door) -> Router {
             get(templates::show).delete(templates::remove),
         )
         .route("/templates/{name}/verify", post(templates::verify))
+        .route("/templates/{name}/update", post(templates::update))
+        .route("/templates/{name}/difference", get(templates::difference))
         .route("/pool", get(nodes::pool))
         .route("/node", get(nodes::show).patch(nodes::set))
         .route("/node/init", post(nodes::init))

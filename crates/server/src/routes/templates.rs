@@ -1,10 +1,10 @@
 //! `/v1/templates`.
 
-use api::latest::{BuildRequest, ImportRequest};
+use api::latest::{BuildRequest, ImportRequest, TemplateUpdateRequest};
 use axum::Extension;
 use axum::extract::{Path, State};
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, usage};
 use crate::door::Door;
 use crate::node::Peer;
 use crate::query::{Json, Query};
@@ -60,4 +60,31 @@ pub(super) async fn verify(
 ) -> Answer {
     let operation = door.node.verify_template(name).await?;
     super::begun(&door, &query, operation).await
+}
+
+pub(super) async fn update(
+    State(door): State<Door>,
+    Path(name): Path<String>,
+    query: Query,
+    Json(request): Json<TemplateUpdateRequest>,
+) -> Answer {
+    let operation = door.node.update_template(name, request).await?;
+    super::begun(&door, &query, operation).await
+}
+
+pub(super) async fn difference(
+    State(door): State<Door>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer {
+    query.only(&["from"])?;
+    let Some(from) = query.one("from") else {
+        return Err(usage(
+            "query parameter `from`: the template to compare with is missing",
+        ));
+    };
+    let from = from.to_owned();
+    Ok(answer::json(
+        &door.node.template_difference(name, from).await?,
+    ))
 }

@@ -16,6 +16,7 @@ mod node;
 mod samples;
 mod sessions;
 mod values;
+mod versions;
 mod ves;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ pub struct Inner {
     pub operations: Vec<Operation>,
     pub calls: Vec<String>,
     pub rules: Vec<AlertRule>,
+    pub updated: bool,
     pub stop: Option<oneshot::Sender<()>>,
 }
 

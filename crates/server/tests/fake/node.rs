@@ -384,7 +384,8 @@ impl Node for Fake {
     fn template(&self, name: String, packages: bool) -> Reply<'_, TemplateDetails> {
         Box::pin(async move {
             if name == "debian-12" {
-                return Ok(values::template_details(packages));
+                let revision = if self.lock().updated { 2 } else { 1 };
+                return Ok(values::template_details(packages, revision));
             }
             refuse(
                 ErrorCode::NotFound,

@@ -170,8 +170,12 @@ pub fn template() -> Template {
     }
 }
 
-pub fn template_details(packages: bool) -> TemplateDetails {
-    let template = template();
+pub fn template_details(packages: bool, revision: u32) -> TemplateDetails {
+    let mut template = template();
+    if revision > 1 {
+        template.name = format!("{}@{revision}", template.name);
+        template.revision = revision;
+    }
     let nginx = Package {
         name: "nginx".to_owned(),
         version: "1.22.1-9+deb12u3".to_owned(),
@@ -193,6 +197,7 @@ pub fn template_details(packages: bool) -> TemplateDetails {
         settings: Vec::new(),
         description: "Debian GNU/Linux 12 (bookworm)".to_owned(),
         source: "bookworm".to_owned(),
+        updated_from: None,
         files: 10_800,
         digest: "sha256:0123456789abcdef".to_owned(),
         packages_count: Some(233),

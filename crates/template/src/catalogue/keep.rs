@@ -1,4 +1,4 @@
-//! Keeping the files of a sandbox as a template: a stack of applications.
+//! Keeping the files of a sandbox as a template: a stack of applications, or the next revision of a template.
 //!
 //! Two applications on one template are not merged. Most of what packages leave is merged easily (a folder of
 //! links, a stanza for each package), and the rest is not: users that got the same number, caches that are
@@ -13,9 +13,10 @@ use std::path::Path;
 use composefs::erofs::reader::erofs_to_filesystem;
 use ve::Stack;
 
-use super::{Catalogue, CatalogueError, IMAGE, Staging, finish};
+use super::make::compose;
+use super::{Catalogue, CatalogueError, IMAGE, Staging};
 use crate::error::ImportError;
-use crate::manifest::{ApplicationSource, Manifest, Source};
+use crate::manifest::{ApplicationSource, Manifest, Source, Update};
 use crate::recipe::Recipe;
 use crate::restore;
 use crate::scrub;
@@ -37,8 +38,26 @@ const RESTORED: [&str; 4] = [
 pub struct KeepRequest {
     /// What it is.
     pub stack: Stack,
-    /// The recipe of its last application.
-    pub recipe: Recipe,
+    /// What was done in the sandbox.
+    pub work: KeepWork,
+}
+
+/// What was done in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeepWork {
+    /// An application was installed on the stack below, by this recipe.
+    Application(Box<Recipe>),
+    /// The packages of this revision were upgraded.
+    Update(Stack),
+}
+
+/// What became of the files of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// They are a template.
+    Made(Box<Manifest>),
+    /// No package is another than in the revision below, so there is no new one.
+    Unchanged,
 }
 
 /// An application of a template that is there.
@@ -59,10 +78,10 @@ impl Catalogue {
         request: &KeepRequest,
         stream: impl Read,
         session: Session<'_>,
-    ) -> Result<Manifest, ImportError> {
+    ) -> Result<Kept, ImportError> {
         self.check_free(&request.stack)?;
         let kept = self.try_keep(request, stream, session);
-        if kept.is_err() {
+        if !matches!(kept, Ok(Kept::Made(_))) {
             self.collect_after_failure();
         }
         kept
@@ -73,9 +92,13 @@ impl Catalogue {
         request: &KeepRequest,
         stream: impl Read,
         session: Session<'_>,
-    ) -> Result<Manifest, ImportError> {
+    ) -> Result<Kept, ImportError> {
         let stack = &request.stack;
-        let (below, _) = stack.parts().ok_or_else(|| CatalogueError::NotFound {
+        let below = match &request.work {
+            KeepWork::Update(from) => Some(from.clone()),
+            KeepWork::Application(_) => stack.parts().map(|(below, _)| below),
+        };
+        let below = below.ok_or_else(|| CatalogueError::NotFound {
             name: format!("an application of {stack}"),
         })?;
         let base = self.get(&below)?;
@@ -87,12 +110,28 @@ impl Catalogue {
         archive::read(stream, End::Mark, &mut ingest, &mut archive::Plain)?;
         scrub::build_leftovers(&mut ingest.tree);
         self.restore(&below, &mut ingest.tree)?;
-        let source = Source::Applications {
-            template: below.bare().to_string(),
-            template_version: version_of_template(&base),
-            applications: applications(&base, request),
+        let source = match &request.work {
+            KeepWork::Update(_) => base.source.clone(),
+            KeepWork::Application(recipe) => Source::Applications {
+                template: below.bare().to_string(),
+                template_version: version_of_template(&base),
+                applications: applications(&base, recipe),
+            },
         };
-        finish(self, &staging, stack, ingest, source)
+        let mut composed = compose(self, stack, ingest, source)?;
+        if let KeepWork::Update(from) = &request.work {
+            let packages = composed.manifest.packages.changes_from(&base.packages);
+            if packages.is_empty() {
+                return Ok(Kept::Unchanged);
+            }
+            composed.manifest.update = Some(Update {
+                from: from.to_string(),
+                from_version: base.version,
+                packages,
+            });
+        }
+        let manifest = composed.publish(self, &staging, stack)?;
+        Ok(Kept::Made(Box::new(manifest)))
     }
 
     /// Puts back what the stack below has at the paths that only the build changed.
@@ -142,14 +181,14 @@ fn version_of_template(base: &Manifest) -> String {
     }
 }
 
-fn applications(base: &Manifest, request: &KeepRequest) -> Vec<ApplicationSource> {
+fn applications(base: &Manifest, recipe: &Recipe) -> Vec<ApplicationSource> {
     let mut applications = match &base.source {
         Source::Applications { applications, .. } => applications.clone(),
         _ => Vec::new(),
     };
     applications.push(ApplicationSource {
-        name: request.recipe.name.clone(),
-        recipe: request.recipe.clone(),
+        name: recipe.name.clone(),
+        recipe: recipe.clone(),
     });
     applications
 }

@@ -114,9 +114,26 @@ pub(crate) fn finish(
     catalogue: &Catalogue,
     staging: &Staging,
     name: &impl TemplateName,
-    mut ingest: Ingest<'_>,
+    ingest: Ingest<'_>,
     source: Source,
 ) -> Result<Manifest, ImportError> {
+    compose(catalogue, name, ingest, source)?.publish(catalogue, staging, name)
+}
+
+/// A template whose contents and image are in the store, and that is not in the catalogue yet.
+pub(super) struct Composed {
+    pub(super) manifest: Manifest,
+    object: String,
+    store: Store,
+}
+
+/// Makes image and description of a tree that was read. The caller holds the shared lock until it is published, or dropped.
+pub(super) fn compose(
+    catalogue: &Catalogue,
+    name: &impl TemplateName,
+    mut ingest: Ingest<'_>,
+    source: Source,
+) -> Result<Composed, ImportError> {
     let session = ingest.session;
     session.stage(Stage::Inspect);
     let (first_boot, scrubbed) = scrub::identity(&mut ingest.tree);
@@ -154,6 +171,7 @@ pub(crate) fn finish(
             image_bytes: image.bytes.len() as u64,
         },
         source,
+        update: None,
         image: ImageReference {
             object: object.to_hex(),
             sha256: image.sha256,
@@ -162,11 +180,27 @@ pub(crate) fn finish(
         first_boot,
         notes,
     };
-    let entry = staging.path().join("entry");
-    write_entry(catalogue, &entry, &manifest, &object.to_object_pathname())?;
-    store.sync()?;
-    publish(catalogue, &entry, name)?;
-    Ok(manifest)
+    Ok(Composed {
+        manifest,
+        object: object.to_object_pathname(),
+        store,
+    })
+}
+
+impl Composed {
+    /// Puts it into the catalogue.
+    pub(super) fn publish(
+        self,
+        catalogue: &Catalogue,
+        staging: &Staging,
+        name: &impl TemplateName,
+    ) -> Result<Manifest, ImportError> {
+        let entry = staging.path().join("entry");
+        write_entry(catalogue, &entry, &self.manifest, &self.object)?;
+        self.store.sync()?;
+        publish(catalogue, &entry, name)?;
+        Ok(self.manifest)
+    }
 }
 
 fn write_entry(

@@ -1,42 +1,24 @@
 //! What a sandbox does to carry out a recipe: one script for its `/bin/sh`.
 //!
-//! Its words follow those of the program that builds templates: lines that begin with `I: ` tell what goes on, the
+//! Its words, on standard error, follow those of the program that builds templates: lines that begin with `I: ` tell what goes on, the
 //! first that begins with `E: ` says why it failed.
 
 use std::fmt::Write as _;
 
 use super::Recipe;
+use super::manager::{PackageJob, PackagePlace, PackageTask};
 use super::setting::variable;
 use crate::manifest::{Distribution, PackageManager};
 
-/// Begins every script.
-const HEAD: &str = r#"set -eu
+/// Begins every script. What it and its programs print goes where errors go: standard output is for answers, by
+/// descriptor 3.
+pub(super) const HEAD: &str = r#"set -eu
+exec 3>&1 1>&2
 umask 022
 export LC_ALL=C.UTF-8 HOME=/root
 say() { printf 'I: %s\n' "$1"; }
 fail() { printf 'E: %s\n' "$1"; exit 1; }
 "#;
-
-/// Debian's own way to say that no service is to be started now (invoke-rc.d(8), policy-rc.d). The file that was there
-/// comes back when the template is kept.
-const NO_SERVICES: &str = r#"printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-chmod 755 /usr/sbin/policy-rc.d
-export DEBIAN_FRONTEND=noninteractive
-"#;
-
-/// Waits for a mirror in minutes, not in hours; asks nothing; writes without syncing, for a sandbox is thrown away
-/// with the machine; and installs what was asked for, not what goes well with it.
-const APT: &str = "apt-get -q -y -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 \
-    -o Acquire::Retries=2 -o APT::Update::Error-Mode=any -o APT::Install-Recommends=false \
-    -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io -o Dpkg::Options::=--force-confdef \
-    -o Dpkg::Options::=--force-confold";
-
-/// Lists and archives of packages are each day's own, and go before the template is read: what is not read needs no place
-/// in the store.
-const CLEAN_APT: &str = "find /var/lib/apt/lists /var/cache/apt -type f -delete\n";
-
-/// Where apt is told of another mirror, in a file system that is not kept.
-const SOURCES: &str = "/run/vessel-sources.list";
 
 /// A text as one word of a shell.
 pub(super) fn quoted(text: &str) -> String {
@@ -44,22 +26,31 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 impl Recipe {
-    /// The script that installs the recipe on a template of this distribution, with this manager of packages, from
-    /// another mirror if there is one.
+    /// What it installs on a template of this distribution, with this manager of packages, from another mirror if there is
+    /// one.
     #[must_use]
-    pub fn script(
-        &self,
-        distribution: &Distribution,
+    pub fn job<'a>(
+        &'a self,
+        distribution: &'a Distribution,
         manager: PackageManager,
-        mirror: Option<&str>,
-    ) -> String {
+        mirror: Option<&'a str>,
+    ) -> PackageJob<'a> {
         let id = distribution.id.as_deref().unwrap_or_default();
-        let packages = self.packages_on.get(id).unwrap_or(&self.packages);
-        let services = self.services_on.get(id).unwrap_or(&self.services);
-        let mut script = HEAD.to_owned();
-        if !packages.is_empty() {
-            script.push_str(&install(packages, distribution, manager, mirror));
+        PackageJob {
+            task: PackageTask::Install(self.packages_on.get(id).unwrap_or(&self.packages)),
+            place: PackagePlace::Sandbox,
+            distribution,
+            manager,
+            mirror,
         }
+    }
+
+    /// The script that does all that the recipe says, [`Recipe::job`] first. Lists of packages are there by then.
+    #[must_use]
+    pub fn script(&self, job: &PackageJob<'_>) -> String {
+        let id = job.distribution.id.as_deref().unwrap_or_default();
+        let services = self.services_on.get(id).unwrap_or(&self.services);
+        let mut script = job.script();
         self.write_files(&mut script);
         let count = self.commands.len();
         for (index, command) in self.commands.iter().enumerate() {
@@ -90,9 +81,6 @@ impl Recipe {
             );
         }
         self.offer(&mut script, services);
-        if manager == PackageManager::Dpkg {
-            script.push_str(CLEAN_APT);
-        }
         script
     }
 
@@ -158,58 +146,6 @@ impl Recipe {
     }
 }
 
-fn install(
-    packages: &[String],
-    distribution: &Distribution,
-    manager: PackageManager,
-    mirror: Option<&str>,
-) -> String {
-    let words: Vec<_> = packages.iter().map(|package| quoted(package)).collect();
-    let words = words.join(" ");
-    let told = quoted(&format!("installing {}", packages.join(", ")));
-    let failed = quoted("the packages could not be installed");
-    let mirrored = mirror.map(quoted);
-    match manager {
-        PackageManager::Dpkg => {
-            let codename = distribution.codename.as_deref().unwrap_or("stable");
-            let sources = mirror.map_or(String::new(), |mirror| {
-                let line = quoted(&format!("deb {mirror} {codename} main"));
-                format!("printf '%s\\n' {line} >{SOURCES}\n")
-            });
-            let other = match mirror {
-                Some(_) => {
-                    format!(" -o Dir::Etc::sourcelist={SOURCES} -o Dir::Etc::sourceparts=/dev/null")
-                }
-                None => String::new(),
-            };
-            format!(
-                "{NO_SERVICES}{sources}say 'fetching lists of packages'\n\
-                 {APT}{other} update </dev/null || fail 'the lists of packages could not be fetched'\n\
-                 say {told}\n{APT}{other} install {words} </dev/null || fail {failed}\n"
-            )
-        }
-        PackageManager::Apk => {
-            let other = mirrored.map_or(String::new(), |mirror| format!(" --repository {mirror}"));
-            format!("say {told}\napk add --no-cache{other} {words} </dev/null || fail {failed}\n")
-        }
-        PackageManager::Pacman => format!(
-            "say {told}\npacman -Sy --noconfirm --needed {words} </dev/null || fail {failed}\n\
-             rm -rf /var/cache/pacman/pkg\n"
-        ),
-        PackageManager::Rpm => format!(
-            "say {told}\nif command -v dnf >/dev/null; then\n\
-             dnf -y --setopt=install_weak_deps=False install {words} </dev/null || fail {failed}\n\
-             dnf clean all\nelif command -v zypper >/dev/null; then\n\
-             zypper --non-interactive install --no-recommends {words} </dev/null || fail {failed}\n\
-             zypper clean\nelse yum -y install {words} </dev/null || fail {failed}\nyum clean all; fi\n"
-        ),
-        PackageManager::Unknown => {
-            "fail 'no manager of packages was found in the template: leave packages out of the recipe'\n"
-                .to_owned()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +176,8 @@ mod tests {
             PackageManager::Unknown,
         ] {
             for mirror in [None, Some("http://mirror.example.org/debian")] {
-                let script = recipe.script(&Distribution::default(), manager, mirror);
+                let distribution = Distribution::default();
+                let script = recipe.script(&recipe.job(&distribution, manager, mirror));
                 let checked = std::process::Command::new("/bin/sh")
                     .args(["-n", "-c", &script])
                     .output()

@@ -27,7 +27,7 @@ _vessel_names() {
             resume) ask+=(list --state paused) ;;
             delete | rm | console | logs | set | show | isolation | stats | list | ls | top | cp) ask+=(list) ;;
             template)
-                [[ $below == show || $below == remove || $below == rm || $below == verify ]] || return
+                [[ $below == show || $below == remove || $below == rm || $below == verify || $below == update || $below == diff ]] || return
                 ask+=(template list)
                 ;;
             operation | op)

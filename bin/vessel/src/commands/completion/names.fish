@@ -16,5 +16,5 @@ complete -c vessel -n "__fish_seen_subcommand_from resume" -f -a "(__vessel_ask 
 complete -c vessel -n "__fish_seen_subcommand_from delete rm console logs isolation set stats top; and not __fish_seen_subcommand_from template" -f -a "(__vessel_ask list)"
 complete -c vessel -n "__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from template operation pool node" -f -a "(__vessel_ask list)"
 complete -c vessel -n "__fish_seen_subcommand_from cp" -a "(__vessel_ask list | string replace --regex '\$' ':/')"
-complete -c vessel -n "__fish_seen_subcommand_from template; and __fish_seen_subcommand_from show remove rm verify" -f -a "(__vessel_ask template list)"
+complete -c vessel -n "__fish_seen_subcommand_from template; and __fish_seen_subcommand_from show remove rm verify update diff" -f -a "(__vessel_ask template list)"
 complete -c vessel -n "__fish_seen_subcommand_from create" -s t -l template -x -a "(__vessel_ask template list)"

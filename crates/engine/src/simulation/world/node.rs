@@ -8,7 +8,7 @@ use registry::{Run, VeRecord};
 use ve::{Bytes, Exit, Limits, Options, Spec, Stack, VeId};
 
 use crate::mechanisms::{Division, Fault, Mechanisms, Patience, ProgressSink, Running, Sweep};
-use crate::request::{StackBuild, TemplateRequest};
+use crate::request::{BuildWork, StackBuild, TemplateRequest};
 
 use super::{Dump, FakeNode, Init, Sleeper, World};
 
@@ -41,7 +41,7 @@ impl Mechanisms for FakeNode {
         Ok(())
     }
 
-    fn recipe_check(&self, _: &StackBuild) -> Result<(), Fault> {
+    fn build_check(&self, _: &StackBuild) -> Result<(), Fault> {
         Ok(())
     }
 
@@ -79,7 +79,12 @@ impl Mechanisms for FakeNode {
         }
         drop(world);
         call.middle()?;
-        (self.world().templates.0).insert(build.stack.to_string());
+        let mut world = self.world();
+        // Of an update that finds nothing new, nothing is kept.
+        if !matches!(build.work, BuildWork::Update { .. }) || world.packages_are_newer {
+            world.templates.0.insert(build.stack.to_string());
+        }
+        drop(world);
         call.end(())
     }
 
