@@ -1,13 +1,15 @@
 //! Web servers outside of VEs, the network between them and their client, and the client itself.
 
 use std::fs;
+use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::CpuSet;
 use serde::Deserialize;
 
@@ -29,8 +31,9 @@ const LINKS: [(&str, &str, &str); 2] = [
     ("node", "10.122.0.5", "10.122.0.6"),
 ];
 
-/// Port of the first server on the host.
-const FIRST_PORT: usize = 8_000;
+/// Port of the first server on the host, and of the one whose files lie in an overlay.
+pub(crate) const FIRST_PORT: usize = 8_000;
+pub(crate) const STACKED_PORT: usize = 7_999;
 
 /// What a server must have done within.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -109,18 +112,57 @@ fn inside(network: Option<&str>, words: &[&str]) -> Command {
     }
 }
 
+/// An overlay over a tree, as a VE has one, mounted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Overlay(PathBuf);
+
+impl Overlay {
+    pub(crate) fn mount(stage: &Stage, tree: &Path) -> Result<Self> {
+        let folder = stage.folder().join("web-overlay");
+        for name in ["", "upper", "work", "root"] {
+            fs::create_dir(folder.join(name)).context("cannot make a folder for an overlay")?;
+        }
+        let shown = folder.display();
+        let layers = format!(
+            "lowerdir={},upperdir={shown}/upper,workdir={shown}/work",
+            tree.display()
+        );
+        let root = folder.join("root");
+        let at = root.display().to_string();
+        let words = ["mount", "-t", "overlay", "overlay", "-o", &layers, &at];
+        command::output(&mut command::words(&words))?;
+        Ok(Self(root))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
 /// Servers on the host, from the same files as those in VEs.
 #[derive(Debug)]
-pub(crate) struct HostServers(Vec<Child>);
+pub(crate) struct HostServers {
+    children: Vec<Child>,
+    ports: Range<usize>,
+}
 
 impl HostServers {
-    /// Starts so many, in a network namespace without a node: a node's filter is part of what it
+    /// Starts one for each port, in a network namespace without a node: a node's filter is part of what it
     /// costs.
-    pub(crate) fn start(stage: &Stage, tree: &Path, count: usize) -> Result<Self> {
-        let mut servers = Self(Vec::new());
+    pub(crate) fn start(stage: &Stage, tree: &Path, ports: Range<usize>) -> Result<Self> {
+        let mut servers = Self {
+            children: Vec::new(),
+            ports: ports.clone(),
+        };
         let (_, address, _) = LINKS[0];
-        for n in 0..count {
-            let listen = format!("{address}:{}", FIRST_PORT + n);
+        for n in ports {
+            let listen = format!("{address}:{n}");
             let config = CONFIG.replace("LISTEN", &listen);
             let config = format!("daemon off;\npid /run/nginx-{n}.pid;\n{config}");
             let file = format!("etc/nginx/host-{n}.conf");
@@ -134,7 +176,9 @@ impl HostServers {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            servers.0.push(quiet.spawn().context("cannot run nginx")?);
+            servers
+                .children
+                .push(quiet.spawn().context("cannot run nginx")?);
         }
         Ok(servers)
     }
@@ -143,9 +187,9 @@ impl HostServers {
     pub(crate) fn servers(&self) -> Result<Vec<Server>> {
         let (_, address, _) = LINKS[0];
         let mut servers = Vec::new();
-        for (n, child) in self.0.iter().enumerate() {
+        for (port, child) in self.ports.clone().zip(&self.children) {
             servers.push(Server {
-                address: format!("{address}:{}", FIRST_PORT + n),
+                address: format!("{address}:{port}"),
                 processes: await_workers(child.id())?,
             });
         }
@@ -155,7 +199,7 @@ impl HostServers {
 
 impl Drop for HostServers {
     fn drop(&mut self) {
-        for child in &mut self.0 {
+        for child in &mut self.children {
             // The master first: it would replace a worker that it outlives.
             for pid in process::family(child.id()) {
                 process::kill(pid);

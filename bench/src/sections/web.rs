@@ -13,7 +13,7 @@ use crate::debian;
 use crate::interrupt;
 use crate::node::ipv4_of;
 use crate::report::{Bound, Results, Unit, median};
-use crate::web::{self, HostServers, Load, Server};
+use crate::web::{self, HostServers, Load, Overlay, Server};
 
 const SECTION: &str = "web";
 
@@ -33,6 +33,9 @@ const COST_MAX: f64 = 1.10;
 /// Who is compared: name, whose reference is its second part.
 const PAIRS: [(&str, &str); 2] = [("1 VE", "1 on the host"), ("100 VEs", "100 on the host")];
 
+/// One on the host with its files in an overlay: what sharing files takes by itself.
+const STACKED: &str = "1 on an overlay";
+
 pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()> {
     ensure!(
         std::thread::available_parallelism().map_or(1, usize::from) >= 2,
@@ -45,14 +48,20 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
     context
         .node
         .vessel(&[&create[..], &["--count", &count]].concat())?;
-    let host = HostServers::start(&context.stage, &tree, MANY)?;
+    let ports = web::FIRST_PORT..web::FIRST_PORT + MANY;
+    let host = HostServers::start(&context.stage, &tree, ports)?;
     let on_host = host.servers()?;
+    let overlay = Overlay::mount(&context.stage, &tree)?;
+    let ports = web::STACKED_PORT..web::STACKED_PORT + 1;
+    let stacked = HostServers::start(&context.stage, overlay.root(), ports)?;
+    let on_overlay = stacked.servers()?;
     let in_ves = servers_in_ves(context)?;
-    let subjects: [(&str, &[Server]); 4] = [
+    let subjects: Subjects<'_> = [
         (PAIRS[0].1, &on_host[..1]),
         (PAIRS[0].0, &in_ves[..1]),
         (PAIRS[1].1, &on_host),
         (PAIRS[1].0, &in_ves),
+        (STACKED, &on_overlay),
     ];
     let saturated = rounds(context, &subjects, None)?;
     let fastest: Vec<f64> = saturated
@@ -75,8 +84,11 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
         .map(drop)
 }
 
+/// Who is looked at, by name.
+type Subjects<'a> = [(&'a str, &'a [Server]); 5];
+
 /// One look at each subject, in the order of the subjects.
-type Round = [Load; 4];
+type Round = [Load; 5];
 
 fn servers_in_ves(context: &Context) -> Result<Vec<Server>> {
     let list = context.node.json(&["list"])?;
@@ -99,11 +111,7 @@ fn servers_in_ves(context: &Context) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-fn rounds(
-    context: &Context,
-    subjects: &[(&str, &[Server]); 4],
-    rate: Option<f64>,
-) -> Result<Vec<Round>> {
+fn rounds(context: &Context, subjects: &Subjects<'_>, rate: Option<f64>) -> Result<Vec<Round>> {
     let mut rounds = Vec::new();
     for _ in 0..context.rounds(2, 8) {
         let mut round = Vec::new();
@@ -112,7 +120,7 @@ fn rounds(
             let load = web::load(&context.stage, servers, SECONDS, rate);
             round.push(load.with_context(|| (*subject).to_owned())?);
         }
-        rounds.push(round.try_into().ok().context("a round has four parts")?);
+        rounds.push(round.try_into().ok().context("a round has five parts")?);
     }
     Ok(rounds)
 }
@@ -177,21 +185,30 @@ fn tell_fixed(results: &mut Results, subject: &str, rounds: &[Round], at: usize)
 /// Ratios within each round, so that what else the machine did then matters least; then their
 /// medians.
 fn promises(results: &mut Results, saturated: &[Round], fixed: &[Round]) {
-    let ratio = |rounds: &[Round], at: usize, of: fn(&Load) -> f64| {
-        let ratios = rounds
-            .iter()
-            .map(|round| of(&round[at + 1]) / of(&round[at]));
-        median(&ratios.collect::<Vec<f64>>()).unwrap_or(f64::NAN)
+    let ratios = |rounds: &[Round], at: usize, to: usize, of: fn(&Load) -> f64| -> Vec<f64> {
+        let ratios = rounds.iter().map(|round| of(&round[at]) / of(&round[to]));
+        ratios.collect()
+    };
+    let ratio = |rounds: &[Round], at: usize, to: usize, of: fn(&Load) -> f64| {
+        median(&ratios(rounds, at, to, of)).unwrap_or(f64::NAN)
     };
     let unit = Unit::Ratio;
+    let what = "servers' time a request over 1 on the host";
+    results.add(
+        SECTION,
+        STACKED,
+        what,
+        unit,
+        ratios(fixed, 4, 0, server_cost),
+    );
     for (at, (ve, host)) in [0, 2].into_iter().zip(PAIRS) {
         let title = format!("servers' time a request at a fixed load, {ve} over {host}");
-        let measured = ratio(fixed, at, server_cost);
+        let measured = ratio(fixed, at + 1, at, server_cost);
         results.promise(SECTION, &title, unit, measured, (Bound::AtMost, COST_MAX));
     }
     let (ve, host) = PAIRS[1];
     let title = format!("answers in a busy second when saturated, {ve} over {host}");
-    let measured = ratio(saturated, 2, per_busy_second);
+    let measured = ratio(saturated, 3, 2, per_busy_second);
     results.promise(
         SECTION,
         &title,
