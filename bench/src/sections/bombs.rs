@@ -1,12 +1,16 @@
 //! What a neighbour feels of a VE whose root does its worst: how long its nginx takes to answer, before a bomb and
 //! while it runs.
+//!
+//! Who asks is a process of the host's, and VEs come before those: it would measure how long it waits for its own turn.
+//! So it has the greatest weight that there is, as users are elsewhere and wait for nothing here.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::process::setpriority_process;
 
 use crate::context::Context;
 use crate::debian;
@@ -63,6 +67,12 @@ const BOMBS: [(&str, &str); 7] = [
     ),
 ];
 
+/// Those that also run without a limit of processors.
+const UNLIMITED: [&str; 3] = ["forks", "memory", "page cache"];
+
+/// The niceness of whoever asks.
+const GREATEST_WEIGHT: i32 = -20;
+
 /// How long the neighbour is asked before, and while a bomb runs.
 const QUIET: Duration = Duration::from_secs(1);
 const DISTURBED: Duration = Duration::from_secs(2);
@@ -91,17 +101,33 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
     let address = address(context)?;
     await_answer(address)?;
     for (name, script) in BOMBS {
-        let (mut quiet, mut disturbed) = (Vec::new(), Vec::new());
-        for _ in 0..context.rounds(1, 3) {
-            interrupt::check()?;
-            let (before, meanwhile) =
-                bomb(context, address, script).with_context(|| name.to_owned())?;
-            quiet.extend(before);
-            disturbed.extend(meanwhile);
-        }
-        tell(results, name, quiet, disturbed);
+        several(context, results, address, (name, script))?;
+    }
+    node.vessel(&["set", BAD, "cpu.limit=none"])?;
+    for (name, script) in BOMBS.iter().filter(|(name, _)| UNLIMITED.contains(name)) {
+        let name = format!("{name}, all processors");
+        several(context, results, address, (&name, script))?;
     }
     node.vessel(&["delete", GOOD, BAD, "--force"]).map(drop)
+}
+
+/// Sets a bomb off some times, and tells of all together.
+fn several(
+    context: &Context,
+    results: &mut Results,
+    address: SocketAddr,
+    (name, script): (&str, &str),
+) -> Result<()> {
+    let (mut quiet, mut disturbed) = (Vec::new(), Vec::new());
+    for _ in 0..context.rounds(1, 3) {
+        interrupt::check()?;
+        let (before, meanwhile) =
+            bomb(context, address, script).with_context(|| name.to_owned())?;
+        quiet.extend(before);
+        disturbed.extend(meanwhile);
+    }
+    tell(results, name, quiet, disturbed);
+    Ok(())
 }
 
 fn tell(results: &mut Results, name: &str, quiet: Vec<f64>, disturbed: Vec<f64>) {
@@ -189,13 +215,20 @@ fn await_answer(address: SocketAddr) -> Result<()> {
 
 /// Asks until the time is over.
 fn asked(address: SocketAddr, time: Duration) -> Result<Vec<f64>> {
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    while begun.elapsed() < time {
-        times.push(ask(address)?.as_secs_f64() * 1e3);
-        std::thread::sleep(PAUSE);
-    }
-    Ok(times)
+    // On a thread of its own, whose weight nobody inherits.
+    let ask = move || -> Result<Vec<f64>> {
+        setpriority_process(None, GREATEST_WEIGHT).context("cannot take the greatest weight")?;
+        let begun = Instant::now();
+        let mut times = Vec::new();
+        while begun.elapsed() < time {
+            times.push(ask(address)?.as_secs_f64() * 1e3);
+            std::thread::sleep(PAUSE);
+        }
+        Ok(times)
+    };
+    std::thread::spawn(ask)
+        .join()
+        .map_err(|_| anyhow!("the asking thread panicked"))?
 }
 
 /// One request over a connection of its own.
