@@ -83,6 +83,10 @@ fn write(to: File, kept: Vec<(&WantedArchive, File)>, moved: &mut Moved) -> io::
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Regular);
         header.set_mode(0o644);
+        // Root's, and of no time: a field that is left out is malformed.
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(wanted.size_bytes);
         builder.append_data(&mut header, &wanted.name, file.take(wanted.size_bytes))?;
         moved.files += 1;

@@ -44,6 +44,7 @@ mod sharing;
 mod sleep;
 mod space;
 mod templates;
+mod versions;
 mod view;
 
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         templates::TESTS,
         applications::TESTS,
+        versions::TESTS,
         contents::TESTS,
         sharing::TESTS,
         crash::TESTS,

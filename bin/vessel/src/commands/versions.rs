@@ -38,8 +38,10 @@ pub(super) async fn update(
                 .line(&format!("{name} updating, operation {}", begun.id)),
         };
     }
-    let before = client.template(name, false).await?;
+    let before = client.template(name, false).await;
+    // What cannot be updated is refused with the reason; only then counts that it is not there.
     let begun = client.update_template(name, &request).await?;
+    let before = before?;
     let bar = follow::spinner(context.out, &format!("update {name}"));
     let ended = follow::operation(client, begun, &bar).await;
     bar.finish_and_clear();

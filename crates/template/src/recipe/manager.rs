@@ -32,7 +32,7 @@ const APT_VE: &str = " -o DPkg::Lock::Timeout=300";
 
 /// Lists and archives of packages are each day's own, and go before the template is read: what is not read needs no place
 /// in the store.
-const CLEAN_APT: &str = "find /var/lib/apt/lists /var/cache/apt -type f -delete\n";
+const CLEAN_APT: &str = "find /var/lib/apt/lists /var/cache/apt -type f -exec rm -f {} +\n";
 
 /// Where apt keeps what it fetched, and looks before it fetches.
 pub const ARCHIVES: &str = "/var/cache/apt/archives";

@@ -1,0 +1,310 @@
+//! Revisions of templates: made by the template's own package manager, kept while they are used, whole whatever fails.
+//!
+//! The package manager here is a script that takes the words of apt and fetches from another VE, so these tests need
+//! nothing outside of their node. A package of it is a script, too, which its installation runs.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::harness::{Node, command, tests, tree, until};
+
+tests! {
+    Node [] =>
+        a_revision_stays_while_it_is_used,
+        an_update_that_fails_leaves_the_template_as_it_was,
+        a_daemon_that_dies_amid_an_update_leaves_the_template_as_it_was,
+        what_one_sandbox_fetched_the_next_does_not,
+        applications_come_along_to_the_next_revision;
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Takes `update`, `dist-upgrade`, and that with `--print-uris`. The mirror's `versions` has a line for each package: name,
+/// version, file, size and digest.
+const APT: &str = r#"#!/bin/sh
+for word; do case "$word" in update | dist-upgrade | --print-uris) verb="$verb $word" ;; esac; done
+mirror=$(cat /etc/mirror)
+lists=/var/lib/apt/lists/versions
+archives=/var/cache/apt/archives
+fetch() { wget -q -O "$2" "$mirror/$1" || { echo "E: cannot fetch $1" >&2; exit 100; }; }
+case "$verb" in
+    " update") fetch versions "$lists" ;;
+    *--print-uris*) while read -r name version file size digest; do
+        echo "'$mirror/$file' $file $size SHA256:$digest"
+    done <"$lists" ;;
+    " dist-upgrade") while read -r name version file size digest; do
+        grep -q "^Version: $version$" /var/lib/dpkg/status && continue
+        [ -e "$archives/$file" ] || fetch "$file" "$archives/$file"
+        sh "$archives/$file" || { echo "E: the script of $name failed" >&2; exit 100; }
+        sed -i "s/^Version: .*/Version: $version/" /var/lib/dpkg/status
+    done <"$lists" ;;
+    *) echo "E: not understood: $*" >&2; exit 100 ;;
+esac
+"#;
+
+/// A VE that others fetch packages from, and a template `fake` with the package `demo` in version 1.
+struct Mirror<'a>(&'a Node);
+
+impl<'a> Mirror<'a> {
+    fn begin(node: &'a Node) -> Result<Self> {
+        node.start_tiny("mirror")?;
+        let folder = node.folder().join("fake");
+        fs::create_dir(&folder)?;
+        tree::write(&folder)?;
+        for name in [
+            "var/lib/dpkg",
+            "var/lib/apt/lists",
+            "var/cache/apt/archives",
+            "usr/sbin",
+        ] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        let status =
+            "Package: demo\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n\n";
+        fs::write(folder.join("var/lib/dpkg/status"), status)?;
+        fs::write(
+            folder.join("etc/mirror"),
+            format!("http://{}", node.v4("mirror")?),
+        )?;
+        fs::write(folder.join("etc/demo"), "1\n")?;
+        fs::write(folder.join("bin/apt-get"), APT)?;
+        let mut chmod = Command::new("chmod");
+        command::run(chmod.arg("755").arg(folder.join("bin/apt-get")))?.success()?;
+        let source = folder.display().to_string();
+        node.ok(&["template", "import", &source, "--name", "fake"])?;
+        Ok(Self(node))
+    }
+
+    /// Offers a version of the package, and what its installation does besides.
+    fn offer(&self, version: u32, script: &str) -> Result<()> {
+        let file = format!("demo_{version}_all.deb");
+        let text = format!("{script}\necho {version} >/etc/demo\n");
+        let line = format!(
+            "cd /srv && cat >{file} && set -- $(sha256sum {file}) && \
+             echo demo {version} {file} {} $1 >versions",
+            text.len()
+        );
+        let words = ["exec", "mirror", "--", "sh", "-c", &line];
+        self.0
+            .vessel_with_input(&words, text.as_bytes())?
+            .success()?;
+        Ok(())
+    }
+}
+
+fn templates(node: &Node) -> Result<Vec<String>> {
+    let listed = node.json(&["template", "list"])?;
+    let listed = listed.as_array().into_iter().flatten();
+    Ok(listed
+        .filter_map(|t| Some(t["name"].as_str()?.to_owned()))
+        .collect())
+}
+
+fn revision(node: &Node, ve: &str) -> Result<u64> {
+    Ok(node.show(ve)?["revision"].as_u64().unwrap_or(1))
+}
+
+/// Nothing of a sandbox is left, and the template is the one that was imported.
+fn unharmed(node: &Node) -> Result<()> {
+    ensure!(templates(node)? == ["fake", "tiny"]);
+    let areas = || {
+        let private = node.pool()?.join("private");
+        let names = fs::read_dir(private)?.map(|entry| Ok(entry?.file_name()));
+        names.collect::<Result<Vec<_>>>()
+    };
+    let mirror = node.show("mirror")?["id"].to_string();
+    until("the sandbox is gone", PATIENCE, areas, |left| {
+        left.iter().all(|name| *name == *mirror)
+    })?;
+    node.ok(&["template", "verify", "fake"])?;
+    Ok(())
+}
+
+fn a_revision_stays_while_it_is_used(node: &mut Node) -> Result<()> {
+    let mirror = Mirror::begin(node)?;
+    mirror.offer(1, "")?;
+    node.ok(&["create", "old", "--template", "fake", "--start"])?;
+    let same = node.json(&["template", "update", "fake"])?;
+    ensure!(same["changed"] == false && same["to"] == "fake", "{same}");
+    ensure!(templates(node)? == ["fake", "tiny"]);
+
+    mirror.offer(2, "")?;
+    let made = node.json(&["template", "update", "fake"])?;
+    let expected = serde_json::json!([{"name": "demo", "old": "1", "new": "2"}]);
+    ensure!(made["changed"] == true && made["to"] == "fake@2", "{made}");
+    ensure!(made["packages"] == expected, "{made}");
+    ensure!(templates(node)? == ["fake", "fake@2", "tiny"]);
+    let list = node.ok(&["template", "list", "--quiet"])?;
+    ensure!(list.lines().eq(["fake@1", "fake@2", "tiny"]), "{list}");
+
+    node.ok(&["create", "new", "--template", "fake", "--start"])?;
+    node.ok(&["create", "asked", "--template", "fake@1", "--start"])?;
+    for (ve, number) in [("old", 1), ("new", 2), ("asked", 1)] {
+        ensure!(revision(node, ve)? == number, "{ve}");
+        ensure!(node.sh(ve, "cat /etc/demo")? == number.to_string(), "{ve}");
+    }
+    // They start again on what they were made from.
+    node.ok(&["restart", "old", "new"])?;
+    ensure!(node.sh("old", "cat /etc/demo; ls /var/cache/apt/archives")? == "1");
+    ensure!(node.sh("new", "cat /etc/demo; ls /var/cache/apt/archives")? == "2");
+    let list = node.ok(&["list"])?;
+    ensure!(list.contains("fake@2"), "{list}");
+    let missing = node.vessel(&["create", "x", "--template", "fake@3"])?;
+    ensure!(
+        missing.code == 3 && missing.stderr.contains("fake@3"),
+        "{missing}"
+    );
+
+    let difference = ["template", "diff", "fake@1", "fake"];
+    ensure!(node.json(&difference)?["packages"] == expected);
+    node.ok(&["delete", "--force", "old"])?;
+    ensure!(templates(node)?.len() == 3, "`asked` is of it");
+    node.ok(&["delete", "--force", "asked"])?;
+    ensure!(templates(node)? == ["fake@2", "tiny"]);
+    // What the update changed is known all the same.
+    ensure!(node.json(&difference)?["packages"] == expected);
+    let used = node.vessel(&["template", "remove", "fake"])?;
+    ensure!(used.code == 4, "{used}");
+    node.ok(&["delete", "--force", "new"])?;
+    let again = node.vessel(&["template", "import", "/nowhere", "--name", "fake"])?;
+    ensure!(again.code != 0, "{again}");
+    node.ok(&["template", "remove", "fake"])?;
+    ensure!(templates(node)? == ["tiny"]);
+    ensure!(!node.pool()?.join("templates/packages/fake").exists());
+    Ok(())
+}
+
+fn an_update_that_fails_leaves_the_template_as_it_was(node: &mut Node) -> Result<()> {
+    let mirror = Mirror::begin(node)?;
+    for (script, word) in [
+        ("exit 7", "the script of demo failed"),
+        (
+            "fallocate -l 4g /opt-is-full 2>&1",
+            "the script of demo failed",
+        ),
+    ] {
+        mirror.offer(2, &format!("set -e\n{script}"))?;
+        let failed = node.vessel(&["template", "update", "fake"])?;
+        ensure!(failed.code == 1 && failed.stderr.contains(word), "{failed}");
+        let log = fs::read_to_string(node.root().join("log/template-fake@2.log"))?;
+        ensure!(log.contains(word), "{log}");
+        unharmed(node)?;
+    }
+    // The list is there, what it names is not: a mirror that goes away in the middle.
+    node.sh("mirror", "rm /srv/demo_2_all.deb")?;
+    let failed = node.vessel(&["template", "update", "fake"])?;
+    let word = "cannot fetch demo_2_all.deb";
+    ensure!(failed.code == 1 && failed.stderr.contains(word), "{failed}");
+    node.ok(&["stop", "--kill", "mirror"])?;
+    let failed = node.vessel(&["template", "update", "fake"])?;
+    ensure!(failed.stderr.contains("lists of packages") || failed.stderr.contains("cannot fetch"));
+    unharmed(node)?;
+    node.ok(&["start", "mirror"])?;
+
+    mirror.offer(2, "echo 'I: it sleeps' >&2; sleep 60")?;
+    let begun = node.json(&["template", "update", "fake", "--no-wait"])?;
+    let id = begun["id"].to_string();
+    let message = || {
+        let shown = node.json(&["operation", "show", &id])?;
+        Ok(shown["progress"]["message"].to_string())
+    };
+    until("it installs", PATIENCE, message, |text| {
+        text.contains("sleeps")
+    })?;
+    let again = node.vessel(&["template", "remove", "fake", "--no-wait"])?;
+    ensure!(again.code == 0, "{again}");
+    node.vessel(&["operation", "cancel", &id])?;
+    let shown = node.json(&["operation", "show", &id])?;
+    ensure!(shown["state"] != "done", "{shown}");
+    // The removal waited for its turn.
+    let gone = || templates(node);
+    until("it is removed", PATIENCE, gone, |all| *all == ["tiny"])?;
+
+    for (words, code) in [
+        (&["template", "update", "nothing"][..], 3),
+        (&["template", "update", "tiny"], 2),
+        (&["template", "update", "tiny@1"], 2),
+        (&["template", "update", "tiny+x"], 2),
+        (&["template", "update", "tiny@0"], 2),
+        (&["template", "diff", "tiny", "tiny@2"], 3),
+    ] {
+        let refused = node.vessel(words)?;
+        ensure!(refused.code == code, "{words:?}: {refused}");
+    }
+    Ok(())
+}
+
+fn a_daemon_that_dies_amid_an_update_leaves_the_template_as_it_was(node: &mut Node) -> Result<()> {
+    Mirror::begin(node)?.offer(2, "sleep 10")?;
+    for after in [50, 400, 2_000] {
+        node.cut_off(
+            &["template", "update", "fake"],
+            Duration::from_millis(after),
+        )?;
+        unharmed(node).with_context(|| format!("killed after {after} ms"))?;
+    }
+    Mirror(node).offer(2, "")?;
+    let made = node.json(&["template", "update", "fake"])?;
+    ensure!(made["to"] == "fake@2", "{made}");
+    Ok(())
+}
+
+fn what_one_sandbox_fetched_the_next_does_not(node: &mut Node) -> Result<()> {
+    let mirror = Mirror::begin(node)?;
+    mirror.offer(2, "")?;
+    node.ok(&["create", "keeper", "--template", "fake"])?;
+    node.ok(&["template", "update", "fake"])?;
+    node.ok(&["template", "remove", "fake@2"])?;
+    node.sh("mirror", "rm /srv/demo_2_all.deb")?;
+    let made = node.json(&["template", "update", "fake"])?;
+    ensure!(made["to"] == "fake@2", "{made}");
+    let log = fs::read_to_string(node.root().join("log/template-fake@2.log"))?;
+    ensure!(log.contains("1 archives"), "{log}");
+    // One whose bytes are not what the list says is not given to anybody.
+    node.ok(&["template", "remove", "fake@2"])?;
+    node.sh("mirror", "sed -i 's/[0-9a-f]$/x/' /srv/versions")?;
+    let failed = node.vessel(&["template", "update", "fake"])?;
+    ensure!(
+        failed.stderr.contains("cannot fetch demo_2_all.deb"),
+        "{failed}"
+    );
+    Ok(())
+}
+
+fn applications_come_along_to_the_next_revision(node: &mut Node) -> Result<()> {
+    let mirror = Mirror::begin(node)?;
+    let recipe = node.folder().join("one.toml");
+    fs::write(
+        &recipe,
+        "name = 'one'\ncommands = ['cp /etc/demo /opt-one']\n",
+    )?;
+    let recipe = recipe.display().to_string();
+    node.ok(&[
+        "template", "build", "one", "--on", "fake", "--recipe", &recipe,
+    ])?;
+    let create = |name: &str, template: &str| {
+        let with = ["--application", "one", "--start"];
+        node.ok(&[&["create", name, "--template", template][..], &with].concat())
+    };
+    create("old", "fake")?;
+    mirror.offer(2, "")?;
+    node.ok(&["template", "update", "fake"])?;
+    create("new", "fake")?;
+    create("asked", "fake@1")?;
+    for (ve, found) in [("old", "1"), ("new", "2"), ("asked", "1")] {
+        ensure!(node.sh(ve, "cat /opt-one")? == found, "{ve}");
+    }
+    ensure!(templates(node)? == ["fake", "fake+one", "fake@2", "fake@2+one", "tiny"]);
+    let shown: Value = node.json(&["template", "show", "fake+one"])?;
+    ensure!(
+        shown["name"] == "fake@2+one" && shown["on"] == "fake@2",
+        "{shown}"
+    );
+    node.ok(&["delete", "--force", "old", "asked"])?;
+    ensure!(templates(node)? == ["fake@2", "fake@2+one", "tiny"]);
+    Ok(())
+}
