@@ -50,7 +50,7 @@ impl Pool {
         Ok(names.iter().find_map(own))
     }
 
-    /// Makes an area as it was. Done again after a crash, it goes on where it stopped.
+    /// Makes an area as it was, with a fresh work directory. Done again after a crash, it goes on where it stopped.
     ///
     /// # Errors
     /// [`PrivateError::Io`].
@@ -64,6 +64,11 @@ impl Pool {
                 .map_err(|e| failed("put the private area aside")(e.into()))?;
         }
         let before = format!("{BEFORE}{id}-{label}");
+        // Handles of files in the overlay's index are those of the area that it was a snapshot of (ESTALE).
+        let kept = layout::open_directory(areas.as_fd(), &before)
+            .map_err(failed("open the snapshot of the private area"))?;
+        self.renew_work(id, kept.as_fd(), &before)?;
+        drop(kept);
         rustix::fs::renameat(&areas, &before, &areas, &name)
             .map_err(|e| failed("bring the private area back")(e.into()))?;
         self.finish_removal(areas.as_fd(), id)

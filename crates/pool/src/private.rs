@@ -243,25 +243,31 @@ impl Pool {
     /// [`PrivateError::NotFound`], [`PrivateError::Io`]. A reset that was cut off is finished by the next.
     pub fn private_work_reset(&self, id: VeId) -> Result<(), PrivateError> {
         let area = self.private_open(id)?;
+        self.renew_work(id, area.as_fd(), &id.to_string())
+    }
+
+    /// The same in an area, or a snapshot of it, under this name.
+    pub(crate) fn renew_work(
+        &self,
+        id: VeId,
+        area: BorrowedFd<'_>,
+        name: &str,
+    ) -> Result<(), PrivateError> {
         let failed = |action| self.failed(id, action);
-        self.remove_dead_work(id)
+        self.remove_dead_work(name)
             .map_err(failed("remove the old work directory"))?;
-        match rustix::fs::renameat(&area, WORK, &area, WORK_DEAD) {
+        match rustix::fs::renameat(area, WORK, area, WORK_DEAD) {
             Ok(()) | Err(Errno::NOENT) => (),
             Err(error) => return Err(failed("put the work directory aside")(error.into())),
         }
-        make_parts(area.as_fd()).map_err(failed("make the work directory"))?;
-        self.remove_dead_work(id)
+        make_parts(area).map_err(failed("make the work directory"))?;
+        self.remove_dead_work(name)
             .map_err(failed("remove the old work directory"))
     }
 
     /// By path: nothing on it belongs to the VE, which reaches neither the area's root nor `work`.
-    fn remove_dead_work(&self, id: VeId) -> io::Result<()> {
-        let path = self
-            .mount_point
-            .join(PRIVATE)
-            .join(id.to_string())
-            .join(WORK_DEAD);
+    fn remove_dead_work(&self, name: &str) -> io::Result<()> {
+        let path = self.mount_point.join(PRIVATE).join(name).join(WORK_DEAD);
         match fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
