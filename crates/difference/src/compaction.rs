@@ -28,7 +28,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
@@ -37,7 +37,7 @@ use rustix::mount::{
 use template::ImageTree;
 
 use crate::merged::Merged;
-use crate::upper::beneath;
+use crate::upper::{beneath, times_of};
 use crate::walk::{Change, Found, Kind, walk_found};
 
 /// Files below this size lie in btrfs' metadata, whose blocks cannot be shared.
@@ -258,15 +258,7 @@ fn remove(upper: BorrowedFd<'_>, path: &[u8], inode: u64) -> Result<(), Errno> {
     }
     let before = rustix::fs::fstat(&folder)?;
     rustix::fs::unlinkat(&folder, &name, AtFlags::empty())?;
-    let time = |seconds, nanoseconds: u64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
-    };
-    let times = Timestamps {
-        last_access: time(before.st_atime, before.st_atime_nsec),
-        last_modification: time(before.st_mtime, before.st_mtime_nsec),
-    };
-    rustix::fs::futimens(&folder, &times)
+    rustix::fs::futimens(&folder, &times_of(&before))
 }
 
 /// Makes files that hold what the template's hold share its blocks; the VE may run meanwhile.

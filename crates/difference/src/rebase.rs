@@ -25,6 +25,16 @@ const OF_THE_LOWER: [&str; 4] = [
     "trusted.overlay.nlink",
 ];
 
+/// Something that a VE changed where two templates differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Where, without the first `/`.
+    pub path: Vec<u8>,
+    /// Whether the VE would still have there what it had: a file of its own stays one. A directory that it moved would
+    /// show other files, or none.
+    pub stays: bool,
+}
+
 /// A directory of the upper layer, with what the templates have below it.
 struct Level<'a> {
     upper: Upper,
@@ -34,7 +44,7 @@ struct Level<'a> {
     depth: usize,
 }
 
-/// What a VE changed where two templates differ, as paths without the first `/`: at most `most` of them.
+/// What a VE changed where two templates differ: at most `most` places.
 ///
 /// # Errors
 /// Those of reading the upper layer; `InvalidData` if it has more, or deeper, than is walked.
@@ -43,7 +53,7 @@ pub fn conflicts(
     old: &ImageTree,
     new: &ImageTree,
     most: usize,
-) -> io::Result<Vec<Vec<u8>>> {
+) -> io::Result<Vec<Conflict>> {
     let mut found = Vec::new();
     let mut levels = vec![Level {
         upper: Upper::root(upper)?,
@@ -69,9 +79,13 @@ pub fn conflicts(
                 Entry::Whiteout if after.is_none() => continue,
                 // What only the old one had, and the VE has a copy of, is the VE's own from now on.
                 Entry::There(upper) if after.is_none() && !upper.is_metacopy()? => continue,
-                Entry::Whiteout | Entry::There(_) => {
+                own @ (Entry::Whiteout | Entry::There(_)) => {
                     if !same(before, after) {
-                        found.push(path);
+                        let stays = match own {
+                            Entry::There(upper) if upper.is_metacopy()? => is_file(after),
+                            _ => true,
+                        };
+                        found.push(Conflict { path, stays });
                     }
                     if found.len() >= most {
                         return Ok(found);
@@ -93,7 +107,8 @@ pub fn conflicts(
             let hides = after.is_some_and(|node| node.kind() != NodeKind::Directory);
             // What a moved directory shows of the template would change, or be gone.
             if (moved || hides) && !same(before, after) {
-                found.push(path);
+                let stays = false;
+                found.push(Conflict { path, stays });
                 continue;
             }
             if level.depth >= DEPTH_MAX {
@@ -111,18 +126,26 @@ pub fn conflicts(
     Ok(found)
 }
 
-/// Makes an upper layer forget which lower one it had. Done again, it does nothing.
+/// Makes an upper layer forget which lower one it had, and takes whiteouts away that hide nothing of the `new` one: in a
+/// directory that is merged with none the kernel lists them as names. Done again, it does nothing.
 ///
 /// # Errors
 /// Those of the file system; what was done stays done.
-pub fn forget_lower(upper: BorrowedFd<'_>) -> io::Result<()> {
-    let mut levels = vec![(Upper::root(upper)?, 0)];
+pub fn forget_lower(upper: BorrowedFd<'_>, new: &ImageTree) -> io::Result<()> {
+    let mut levels = vec![(Upper::root(upper)?, Some(new.root()), 0)];
     let mut seen = 0;
-    while let Some((level, depth)) = levels.pop() {
+    while let Some((level, below, depth)) = levels.pop() {
         forget(&level)?;
+        let below = below.filter(|node| node.kind() == NodeKind::Directory);
+        let child = |name: &[u8]| below.and_then(|node| node.child(name));
         for name in names(&level, &mut seen)? {
-            let Entry::There(upper) = entry(level.open()?.as_fd(), &name)? else {
-                continue;
+            let upper = match entry(level.open()?.as_fd(), &name)? {
+                Entry::There(upper) => upper,
+                Entry::Whiteout if below.is_none() => {
+                    level.remove_name(&name)?;
+                    continue;
+                }
+                Entry::Absent | Entry::Whiteout => continue,
             };
             if !upper.is_directory() {
                 forget(&upper)?;
@@ -131,7 +154,13 @@ pub fn forget_lower(upper: BorrowedFd<'_>) -> io::Result<()> {
             if depth >= DEPTH_MAX {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            levels.push((upper, depth + 1));
+            let below = match upper.redirect()? {
+                Redirect::None => child(name.as_bytes()),
+                Redirect::Opaque => None,
+                Redirect::Sibling(other) => child(&other),
+                Redirect::Path(other) => at(new, &other),
+            };
+            levels.push((upper, below, depth + 1));
         }
     }
     Ok(())
@@ -158,7 +187,7 @@ fn names(upper: &Upper, seen: &mut u64) -> io::Result<Vec<std::ffi::OsString>> {
 }
 
 /// What a tree has at a path of names, links not followed.
-fn at<'a>(tree: &'a ImageTree, path: &[u8]) -> Option<Node<'a>> {
+pub(crate) fn at<'a>(tree: &'a ImageTree, path: &[u8]) -> Option<Node<'a>> {
     let names = path
         .split(|byte| *byte == b'/')
         .filter(|name| !name.is_empty());
@@ -167,6 +196,10 @@ fn at<'a>(tree: &'a ImageTree, path: &[u8]) -> Option<Node<'a>> {
         node = node.child(name)?;
     }
     Some(node)
+}
+
+fn is_file(node: Option<Node<'_>>) -> bool {
+    node.is_some_and(|node| matches!(node.kind(), NodeKind::File { .. }))
 }
 
 /// Whether two templates have the same at a place. Times may differ: what a build makes anew has a new one.
@@ -204,4 +237,18 @@ pub fn is_package_database(path: &[u8]) -> bool {
     let path = OsStr::from_bytes(path);
     let path = std::path::Path::new(path);
     databases.iter().any(|database| path.starts_with(database))
+}
+
+/// Whether a path only keeps two programs from working at once: nothing of it is worth anything while none does.
+#[must_use]
+pub fn is_lock(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let name = name.to_ascii_lowercase();
+    name.starts_with(b"lock") || name.ends_with(b".lock") || name.ends_with(b".lck")
+}
+
+/// Whether a path tells the users of a system: packages add theirs to what others, and people, wrote there.
+#[must_use]
+pub fn is_account_database(path: &[u8]) -> bool {
+    matches!(path, b"etc/passwd" | b"etc/group")
 }

@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 /// Marks of the kernel (Documentation/filesystems/overlayfs.rst).
-const OPAQUE: &str = "trusted.overlay.opaque";
-const REDIRECT: &str = "trusted.overlay.redirect";
-const METACOPY: &str = "trusted.overlay.metacopy";
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+pub(crate) const REDIRECT: &str = "trusted.overlay.redirect";
+pub(crate) const METACOPY: &str = "trusted.overlay.metacopy";
 /// All of them begin so.
 pub(crate) const MARKS: &[u8] = b"trusted.overlay.";
 /// Longest value of one: a redirect is a path.
@@ -78,6 +78,18 @@ pub(crate) fn beneath() -> ResolveFlags {
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV
+}
+
+/// The times of something, to be put back.
+pub(crate) fn times_of(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
 }
 
 impl Upper {
@@ -157,6 +169,28 @@ impl Upper {
 
     fn mark(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         self.attribute(name.as_bytes(), MARK_BYTES_MAX)
+    }
+
+    /// Opens a file of it for writing.
+    pub(crate) fn open_to_write(&self) -> io::Result<File> {
+        if !self.file_type().is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.path(), flags, Mode::empty())?.into())
+    }
+
+    /// Sets a mark as the kernel does.
+    pub(crate) fn set_mark(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        let flags = rustix::fs::XattrFlags::empty();
+        Ok(rustix::fs::setxattr(self.path(), name, value, flags)?)
+    }
+
+    /// Takes a name out of this directory, whose times stay what they are.
+    pub(crate) fn remove_name(&self, name: &OsStr) -> io::Result<()> {
+        let directory = self.open()?;
+        rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty())?;
+        Ok(rustix::fs::futimens(&directory, &times_of(&self.stat))?)
     }
 
     /// Takes a mark of the kernel's away.

@@ -38,9 +38,14 @@ pub(crate) fn lower_check(host: &Host, record: &VeRecord, new: &Stack) -> Result
         return Ok(());
     }
     let told = found.iter().take(CONFLICTS_TOLD);
-    let told: Vec<_> = told.map(|path| format!("/{}", shown(path))).collect();
+    let told: Vec<_> = told
+        .map(|conflict| format!("/{}", shown(&conflict.path)))
+        .collect();
     let told = told.join(", ");
-    let message = if found.iter().any(|path| is_package_database(path)) {
+    let message = if found
+        .iter()
+        .any(|conflict| is_package_database(&conflict.path))
+    {
         format!("it has packages of its own, which `{new}` does not know of: it changed {told}")
     } else {
         let count = found.len();
@@ -81,14 +86,15 @@ pub(crate) fn lower_change(host: &Host, record: &VeRecord, new: &Stack) -> Resul
         .private_before_keep(id, &new.to_string())
         .map_err(pool)?;
     let layers = Layers::of_ve(host, record)?;
+    let other = Layers::of_template(host, new)?;
     if let Some((upper, _)) = &layers.private {
-        forget_lower(upper.as_fd()).map_err(|error| {
+        forget_lower(upper.as_fd(), &other.tree).map_err(|error| {
             Fault::new(format!(
                 "its private area cannot be made ready for `{new}`: {error}"
             ))
         })?;
     }
-    drop(layers);
+    drop((layers, other));
     host.pool.private_work_reset(id).map_err(pool)?;
     // The record that follows must not be on disk before this is.
     host.pool
