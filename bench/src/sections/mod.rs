@@ -6,6 +6,7 @@ mod creation;
 mod crowd;
 mod density;
 mod life;
+mod patch;
 mod walls;
 mod web;
 
@@ -75,5 +76,11 @@ pub(crate) const SECTIONS: &[Section] = &[
         title: "300 Debian VEs at once, then 1,000 light ones",
         needs_debian: true,
         measure: density::measure,
+    },
+    Section {
+        name: "patch",
+        title: "100 VEs brought to a new version of their template by one command",
+        needs_debian: true,
+        measure: patch::measure,
     },
 ];

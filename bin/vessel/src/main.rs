@@ -103,6 +103,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Outcome {
         Verb::Inventory(a) => c::inventory::run(context, a).await,
         Verb::Diff(a) => c::contents::difference(context, a).await,
         Verb::Compact(a) => c::contents::compact(context, a).await,
+        Verb::Update(a) => c::update::run(context, a).await,
         Verb::Isolation(a) => c::isolation::run(context, a).await,
         Verb::Alert(verb) => c::alert::run(context, verb).await,
         Verb::Operation(verb) => c::operation::run(context, verb).await,

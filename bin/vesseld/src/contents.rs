@@ -4,6 +4,7 @@ mod applications;
 mod compaction;
 mod difference;
 mod inventory;
+pub(crate) mod revision;
 mod sharing;
 
 pub(crate) use applications::{lower_change, lower_check, lower_settle};

@@ -192,6 +192,7 @@ pub(crate) fn operation(operation: registry::Operation, ticket: Option<&Ticket>)
         created: timestamp(operation.created),
         ended: operation.ended.map(timestamp),
         cancellable: operation.ended.is_none(),
+        update: None,
     }
 }
 

@@ -33,7 +33,7 @@ const ANSWER_BYTES_MAX: u64 = 2 << 20;
 pub(crate) struct Inside<'a> {
     pub(crate) host: &'a Host,
     pub(crate) id: VeId,
-    /// What is being done, for a failure's message.
+    /// What is being done, as the first words of a failure's message: "building `x`".
     pub(crate) subject: String,
     log: File,
     log_path: PathBuf,
@@ -138,14 +138,15 @@ impl<'a> Inside<'a> {
     }
 
     fn failed(&self, code: i32, words: Words) -> Fault {
-        fault(&BuildError::Failed {
-            suite: self.subject.clone(),
-            reason: words
-                .reason
-                .unwrap_or_else(|| format!("it ended with code {code}")),
-            log: self.log_path.clone(),
-            last_lines: Vec::from(words.last_lines).join("\n"),
-        })
+        let reason = words
+            .reason
+            .unwrap_or_else(|| format!("it ended with code {code}"));
+        Fault::new(format!(
+            "{} failed: {reason}; the whole log is `{}`, it ends with:\n{}",
+            self.subject,
+            self.log_path.display(),
+            Vec::from(words.last_lines).join("\n")
+        ))
     }
 }
 
@@ -215,7 +216,7 @@ fn hand_over(host: &Host, id: VeId, script: &str) -> Result<(), Fault> {
     }
 }
 
-fn execute(
+pub(crate) fn execute(
     host: &Host,
     id: VeId,
     command: &[&str],

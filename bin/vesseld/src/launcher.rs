@@ -17,7 +17,21 @@ use ve::{Exit, VeId};
 pub(crate) struct Launcher {
     client: Mutex<Arc<Client>>,
     exits: Mutex<BTreeMap<(VeId, u32), Exit>>,
+    /// The init of each VE that got ready last.
+    ready: Mutex<BTreeMap<VeId, u32>>,
+    /// Told of ends of inits, and of those that got ready.
     ended: Condvar,
+}
+
+/// What came of waiting for an init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It is ready.
+    Ready,
+    /// It ended.
+    Ended(Exit),
+    /// Neither yet.
+    Waiting,
 }
 
 /// What the daemon is told of VEs.
@@ -70,6 +84,7 @@ impl Launcher {
         Arc::new(Self {
             client: Mutex::new(Arc::new(client)),
             exits: Mutex::default(),
+            ready: Mutex::default(),
             ended: Condvar::new(),
         })
     }
@@ -89,7 +104,10 @@ impl Launcher {
     pub(crate) fn listen(&self, events: &Events, tell: impl Fn(News)) {
         while let Some(event) = events.next() {
             match event {
-                Event::Ready { id, pid } => tell(News::Ready(id, pid)),
+                Event::Ready { id, pid } => {
+                    self.note_ready(id, pid);
+                    tell(News::Ready(id, pid));
+                }
                 Event::Exited { id, pid, exit } => {
                     self.note_exit(id, pid, exit);
                     tell(News::Exited(id, pid, exit));
@@ -103,6 +121,50 @@ impl Launcher {
     pub(crate) fn note_exit(&self, id: VeId, pid: u32, exit: Exit) {
         self.exits().insert((id, pid), exit);
         self.ended.notify_all();
+    }
+
+    fn note_ready(&self, id: VeId, pid: u32) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.insert(id, pid);
+        drop(ready);
+        // Who waits looks at both with this locked, so that nobody sleeps through it.
+        drop(self.exits());
+        self.ended.notify_all();
+    }
+
+    fn is_ready(&self, id: VeId, pid: u32) -> bool {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.get(&id) == Some(&pid)
+    }
+
+    /// Waits until an init is ready; looks at `cancelled` twice a second.
+    pub(crate) fn wait_ready(
+        &self,
+        id: VeId,
+        pid: u32,
+        patience: Duration,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Readiness {
+        let until = Instant::now() + patience;
+        let mut exits = self.exits();
+        loop {
+            if let Some(exit) = exits.get(&(id, pid)) {
+                return Readiness::Ended(*exit);
+            }
+            if self.is_ready(id, pid) {
+                return Readiness::Ready;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || cancelled() {
+                return Readiness::Waiting;
+            }
+            let wait = left.min(Duration::from_millis(500));
+            exits = self
+                .ended
+                .wait_timeout(exits, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
     }
 
     /// Ends of inits that were not dealt with yet.
@@ -154,6 +216,11 @@ impl Launcher {
     /// Forgets an end that was dealt with, here and in the launcher.
     pub(crate) fn settle_exit(&self, id: VeId, pid: u32) {
         self.exits().remove(&(id, pid));
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready.get(&id) == Some(&pid) {
+            ready.remove(&id);
+        }
+        drop(ready);
         // A launcher that is gone has nothing left to forget.
         let _ = self.client().acknowledge(id, pid);
     }

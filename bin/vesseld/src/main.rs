@@ -33,6 +33,7 @@ mod space;
 mod stacks;
 mod teardown;
 mod templates;
+mod updates;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -16,6 +16,7 @@ mod statistics;
 mod status;
 mod streams;
 mod templates;
+mod updates;
 mod versions;
 mod ves;
 

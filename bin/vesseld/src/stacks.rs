@@ -144,7 +144,8 @@ pub(crate) fn install(
     let host = &mechanisms.0;
     let plan = Plan::of(host, build)?;
     let id = sandbox.spec.id;
-    let (subject, log) = (build.stack.to_string(), log_file(host, &build.stack));
+    let subject = format!("building `{}`", build.stack);
+    let log = log_file(host, &build.stack);
     let worked = templates::with_session(sink, |session| {
         let mut inside = Inside::new(host, id, subject, &log, session)?;
         work(&mut inside, build, &plan)

@@ -12,6 +12,7 @@ mod node;
 mod samples;
 mod session;
 mod transport;
+mod updates;
 mod versions;
 
 use std::path::{Path, PathBuf};

@@ -37,6 +37,7 @@ pub(crate) fn permit(record: &VeRecord, request: &VeRequest) -> Result<(), Failu
         VeRequest::Resume => Action::Resume,
         VeRequest::Compact => Action::Compact,
         VeRequest::Applications { .. } => Action::Applications,
+        VeRequest::Update(_) => Action::Update,
         VeRequest::Delete { force } => Action::Delete { force: *force },
         VeRequest::Set { .. } | VeRequest::Grow { .. } => Action::Set,
     };

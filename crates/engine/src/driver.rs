@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use registry::{Event, OperationId, Outcome, Stage, VeRecord};
+use registry::{Event, Operation, OperationId, Outcome, Stage, VeRecord};
 use ve::{Bytes, Name, State, VeId};
 
 use crate::admission;
@@ -169,8 +169,14 @@ impl Engine {
             _ => inner.end_operation(operation, &result, outcome, event),
         };
         match request {
-            VeRequest::Applications { .. } if ended.is_ok() => self.applications_settle(&after),
-            VeRequest::Applications { .. } => self.inner.stack_hold(id, None),
+            VeRequest::Applications { .. } | VeRequest::Update(_)
+                if ended.is_ok() && !after.unclean =>
+            {
+                self.lower_settled(&after);
+            }
+            VeRequest::Applications { .. } | VeRequest::Update(_) => {
+                self.inner.stack_hold(id, None);
+            }
             VeRequest::Delete { .. } => self.stacks_collect(),
             _ => {}
         }
@@ -245,6 +251,7 @@ impl Engine {
             VeRequest::Applications { add, remove } => {
                 return Ok(self.applications_change(operation, before, add, remove));
             }
+            VeRequest::Update(update) => return Ok(self.update(operation, before, update)),
             VeRequest::Set { settings, labels } => {
                 return Ok(self.change(operation, before, settings, labels));
             }
@@ -321,6 +328,7 @@ fn activity(request: &VeRequest, before: State) -> Option<State> {
         | VeRequest::Compact
         | VeRequest::Applications { .. }
         | VeRequest::Grow { .. }
+        | VeRequest::Update(_)
         | VeRequest::Set { .. } => None,
     }
 }
@@ -353,6 +361,7 @@ pub(crate) fn done_word(kind: &str) -> &'static str {
         "suspend" => "ve-suspended",
         "resume" => "ve-resumed",
         "compact" => "ve-compacted",
+        "update" => "ve-updated",
         "delete" => "ve-deleted",
         _ => "ve-changed",
     }
@@ -393,4 +402,28 @@ pub(crate) fn event(
         subject,
         message,
     }
+}
+
+/// The event of an operation that was under way when the daemon died.
+pub(crate) fn interrupted_event(operation: &Operation) -> Event {
+    let id = operation.ve.and_then(|number| VeId::new(number).ok());
+    let message = format!(
+        "{} was interrupted by the end of the daemon",
+        operation.kind
+    );
+    event(
+        "operation-interrupted",
+        id,
+        operation.subject.clone(),
+        Some(message),
+    )
+}
+
+/// How such an operation ended.
+pub(crate) fn interrupted_by_crash() -> Failure {
+    Failure::new(
+        FailureKind::Failed,
+        "it was interrupted by the end of the daemon",
+    )
+    .with_hint("ask again")
 }

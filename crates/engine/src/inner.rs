@@ -12,6 +12,7 @@ use crate::error::{Failure, FailureKind};
 use crate::lanes::{EngineParts, Job, LaneKey, Notice};
 use crate::ledger::Ledger;
 use crate::mechanisms::{Progress, ProgressSink};
+use crate::update::Reports;
 
 /// An operation that has not ended, in memory.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     stack_made: Condvar,
     /// Stacks that VEs are about to have, and that their records do not name yet.
     stacks_held: Mutex<BTreeMap<VeId, Stack>>,
+    /// How updates went.
+    reports: Mutex<Reports>,
     /// Held while an operation is journalled and put in its lane, so that both have one order.
     submitting: Mutex<()>,
 }
@@ -84,6 +87,7 @@ impl Inner {
             stacks: Mutex::default(),
             stack_made: Condvar::new(),
             stacks_held: Mutex::default(),
+            reports: Mutex::default(),
             submitting: Mutex::default(),
         }
     }
@@ -127,6 +131,10 @@ impl Inner {
 
     pub(crate) fn stacks_held(&self) -> Vec<Stack> {
         locked(&self.stacks_held).values().cloned().collect()
+    }
+
+    pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
+        locked(&self.reports)
     }
 
     /// Waits until nobody else makes this stack, and keeps others from it.

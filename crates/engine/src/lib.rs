@@ -42,6 +42,8 @@ mod sleep;
 mod stacks;
 mod strangers;
 mod templates;
+mod update;
+mod updating;
 
 pub use error::{Failure, FailureKind};
 pub use inner::Ticket;
@@ -55,3 +57,5 @@ pub use request::{
     BuildWork, CreateRequest, NodeFacts, Request, StackBuild, StopManner, TemplateRequest,
     VeRequest,
 };
+pub use update::{Update, Updated};
+pub use updating::{Before, Check, Foreseen, Kept, UpdateStep, Updating, Way};

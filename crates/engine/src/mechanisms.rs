@@ -10,6 +10,7 @@ use ve::{Bits, Bytes, Exit, Key, Limits, Options, Spec, Stack, VeId};
 
 use crate::error::FailureKind;
 use crate::request::{StackBuild, TemplateRequest};
+use crate::updating::Updating;
 
 /// Why a mechanism failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl ProgressSink for Nobody {
 ///
 /// Every method can be repeated: what is there already is kept, what is gone already is no fault.
 /// Methods block; each is called from the lane of its VE, and never two at once for one VE.
-pub trait Mechanisms: Send + Sync {
+pub trait Mechanisms: Updating + Send + Sync {
     /// The templates that there are, with applications and without, those that cannot be read, too.
     fn templates(&self) -> Result<BTreeSet<Stack>, Fault>;
     /// The version of a template with applications, if it is there.

@@ -14,6 +14,7 @@ use ve::{Limits, Stack, State};
 use crate::error::Failure;
 use crate::mechanisms::{Fault, Mechanisms, Patience, ProgressSink, Running};
 use crate::request::StackBuild;
+use crate::updating::{Kept, UpdateStep};
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,12 +65,16 @@ pub enum Step {
     Keep(Box<StackBuild>),
     /// Remove the private area.
     AreaRemove,
+    /// A step of an update; what it changed is taken back by the update as a whole.
+    Update(UpdateStep),
 }
 
 /// A plan being carried out on one VE.
 pub(crate) struct Work<'a> {
     /// The record as it is true now.
     pub(crate) record: VeRecord,
+    /// What the last move to another stack left of the VE's own.
+    pub(crate) kept: Kept,
     /// What the VE was doing before, for steps back.
     state_before: State,
     mechanisms: &'a dyn Mechanisms,
@@ -83,6 +88,7 @@ impl<'a> Work<'a> {
         sink: &'a dyn ProgressSink,
     ) -> Self {
         Self {
+            kept: Kept::default(),
             state_before: record.state,
             record,
             mechanisms,
@@ -170,6 +176,7 @@ impl<'a> Work<'a> {
             Step::Compact | Step::Lower(_) | Step::Install(_) | Step::Keep(_) => {
                 return self.step_on_files(step);
             }
+            Step::Update(step) => self.kept = step.carry_out(record, *mechanisms, *sink)?,
             Step::Limits { new, .. } => mechanisms.limits_apply(id, new, record.run.is_some())?,
             Step::Addresses { old, new } => mechanisms.addresses_apply(id, old, new)?,
             Step::AreaRemove => {
@@ -255,7 +262,7 @@ impl<'a> Work<'a> {
             Step::Suspend | Step::Discard | Step::Compact => Ok(()),
             Step::Lower(_) => mechanisms.lower_settle(record),
             // The sandbox goes as a whole; a template that is there is whole.
-            Step::Install(_) | Step::Keep(_) => Ok(()),
+            Step::Install(_) | Step::Keep(_) | Step::Update(_) => Ok(()),
             Step::Freeze => {
                 mechanisms.thaw(id)?;
                 record.state = self.state_before;

@@ -11,6 +11,8 @@
 //! | delete, begun | anything | carried on to its end |
 //! | restart, reboot | the old init ended | the VE is started |
 //! | restart | the old init runs | taken over, and restarted: it may have been told to end |
+//! | update | how its files were is kept | what runs is ended, they are brought back, and it is started if it ran |
+//! | update | the old init was told to end | as with a restart |
 //! | stop | the init ended | cleared up, also if the init asked for a reboot |
 //! | start | a new init runs | taken over |
 //! | suspend | all is on disk | it is checkpointed |
@@ -33,7 +35,9 @@ use policy::AfterExit;
 use registry::{Operation, Outcome, Run, Stage, VeRecord};
 use ve::{Exit, State, VeId};
 
-use crate::driver::{done_word, event, failed, half_removed};
+use crate::driver::{
+    done_word, event, failed, half_removed, interrupted_by_crash, interrupted_event,
+};
 use crate::error::{Failure, FailureKind};
 use crate::exits::after_exit_plan;
 use crate::lanes::Engine;
@@ -50,6 +54,8 @@ pub(crate) struct Found {
     pub(crate) alive: Option<Running>,
     /// An init of it that ended, and that nobody has dealt with.
     pub(crate) ended: Option<(Run, Exit)>,
+    /// Whether its files were brought back to what they were, and what ran on them was ended.
+    pub(crate) brought_back: bool,
 }
 
 impl Engine {
@@ -174,9 +180,10 @@ impl Engine {
         if found.record.stage != Stage::Whole {
             return self.remove_rest(found).map(Some);
         }
-        if let Err(fault) = self.inner.parts.mechanisms.lower_settle(&found.record) {
-            return self.leave_unclean(found, &fault);
-        }
+        let found = match self.settle_lower(found) {
+            Ok(found) => found,
+            Err((found, fault)) => return self.leave_unclean(*found, &fault),
+        };
         let found = match self.settle_sleep(found)? {
             Slept::Settled(said) => return Ok(said),
             Slept::Awake(found) => *found,
@@ -261,6 +268,8 @@ impl Engine {
         let refreeze = was_paused && matches!(kind, Some("stop" | "restart"));
         let frozen = match mechanisms.frozen(id) {
             Ok(false) if refreeze => mechanisms.freeze(id).map(|()| true),
+            // It stood still for as long as it took to keep its files.
+            Ok(true) if kind == Some("update") => mechanisms.thaw(id).map(|()| false),
             frozen => frozen,
         };
         let mut trouble = frozen.as_ref().err().cloned().map(Failure::from);
@@ -305,7 +314,8 @@ impl Engine {
             .map_or(Exit::Unknown, |e| e.1);
         let kind = found.interrupted.as_ref().map(|o| o.kind.clone());
         let next = match kind.as_deref() {
-            Some("restart" | "reboot") => AfterExit::StartAgain,
+            Some("restart" | "reboot" | "update") => AfterExit::StartAgain,
+            _ if found.brought_back => AfterExit::StartAgain,
             Some("stop") => AfterExit::StayStopped,
             _ => policy::after_exit(exit, 0),
         };
@@ -325,7 +335,7 @@ impl Engine {
         if kind.is_some() || record.unclean {
             plan.insert(1, restore_limits(&record));
         }
-        if let Some("restart" | "reboot") = kind.as_deref() {
+        if let Some("restart" | "reboot" | "update") = kind.as_deref() {
             // The new init may run already, unknown to a launcher that is new itself.
             if let Some((run, _)) = &found.ended {
                 self.inner
@@ -460,6 +470,7 @@ impl Found {
             interrupted: interrupted.cloned(),
             alive,
             ended: ended.cloned(),
+            brought_back: false,
             record,
         }
     }
@@ -471,26 +482,4 @@ pub(crate) fn restore_limits(record: &VeRecord) -> Step {
         old: Box::new(record.spec.limits.clone()),
         new: Box::new(record.spec.limits.clone()),
     }
-}
-
-pub(crate) fn interrupted_event(operation: &Operation) -> registry::Event {
-    let id = operation.ve.and_then(|number| VeId::new(number).ok());
-    let message = format!(
-        "{} was interrupted by the end of the daemon",
-        operation.kind
-    );
-    event(
-        "operation-interrupted",
-        id,
-        operation.subject.clone(),
-        Some(message),
-    )
-}
-
-pub(crate) fn interrupted_by_crash() -> Failure {
-    Failure::new(
-        FailureKind::Failed,
-        "it was interrupted by the end of the daemon",
-    )
-    .with_hint("ask again")
 }

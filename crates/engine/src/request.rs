@@ -8,6 +8,8 @@ use policy::limits::Machine;
 use registry::FirstBoot;
 use ve::{Bytes, Name, Options, Revision, Setting, Stack, StackReference, VeId};
 
+use crate::update::Update;
+
 /// What the engine must know of its node to decide.
 #[derive(Clone, Debug)]
 pub struct NodeFacts {
@@ -88,6 +90,8 @@ pub enum VeRequest {
         /// Applications to take away.
         remove: BTreeSet<Name>,
     },
+    /// Bring it to another version of its template.
+    Update(Update),
     /// Change its settings.
     Set {
         /// The settings to change.
@@ -207,6 +211,7 @@ impl VeRequest {
             Self::Applications { .. } => "applications",
             Self::Delete { .. } => "delete",
             Self::Grow { .. } => "grow",
+            Self::Update(_) => "update",
             Self::Set { .. } => "set",
         }
     }
@@ -221,6 +226,13 @@ impl VeRequest {
                 StopManner::Kill => "kill".to_owned(),
                 StopManner::Ask { timeout } => format!("timeout {}s", timeout.as_secs()),
             },
+            Self::Update(update) => {
+                format!(
+                    "timeout {}s, to {}",
+                    update.stop_timeout.as_secs(),
+                    update.to
+                )
+            }
             Self::Grow { given, cause } => format!("{given} beyond the limit: {cause}"),
             Self::Delete { force } => if *force { "force" } else { "" }.to_owned(),
             Self::Applications { add, remove } => add

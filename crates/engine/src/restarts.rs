@@ -1,11 +1,11 @@
-//! Restarts whose daemon died before the old init had ended.
+//! Restarts, those of updates, too, whose daemon died before the old init had ended.
 //!
 //! That init may have been told to end, and does so some time later. Whoever asked for a restart must
 //! not find the VE stopped then, so the restart is asked for once more.
 
 use std::time::Duration;
 
-use ve::VeId;
+use ve::{State, VeId};
 
 use crate::lanes::Engine;
 use crate::recovery::Found;
@@ -19,7 +19,12 @@ pub(crate) fn begun(found: &Found) -> Option<(VeId, StopManner)> {
     let operation = found.interrupted.as_ref()?;
     let runs = found.alive.as_ref().map(|alive| &alive.run);
     let old = runs.is_some() && runs == found.record.run.as_ref();
-    (operation.kind == "restart" && old).then(|| (found.record.spec.id, manner(&operation.request)))
+    let told = match operation.kind.as_str() {
+        "restart" => true,
+        "update" => found.record.state == State::Stopping,
+        _ => false,
+    };
+    (told && old).then(|| (found.record.spec.id, manner(&operation.request)))
 }
 
 /// Reads what `VeRequest::summary` wrote.
@@ -27,7 +32,8 @@ fn manner(request: &str) -> StopManner {
     if request == "kill" {
         return StopManner::Kill;
     }
-    let seconds = request.strip_prefix("timeout ");
+    let words = request.split(", ").next().unwrap_or_default();
+    let seconds = words.strip_prefix("timeout ");
     let seconds = seconds.and_then(|rest| rest.strip_suffix('s')?.parse().ok());
     StopManner::Ask {
         timeout: seconds.map_or(TIMEOUT_DEFAULT, Duration::from_secs),

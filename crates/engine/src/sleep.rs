@@ -7,12 +7,12 @@
 use registry::{Operation, Outcome, VeRecord};
 use ve::State;
 
-use crate::driver::{done_word, event};
+use crate::driver::{done_word, event, interrupted_by_crash, interrupted_event};
 use crate::error::Failure;
 use crate::lanes::Engine;
 use crate::mechanisms::{Fault, Nobody, Patience};
 use crate::plan::{LOST, Step, Work};
-use crate::recovery::{Found, interrupted_by_crash, interrupted_event, restore_limits};
+use crate::recovery::{Found, restore_limits};
 
 /// What became of a VE that may sleep.
 pub(crate) enum Slept {

@@ -254,8 +254,8 @@ impl Engine {
         recipe.ok_or_else(|| no_such_template(own))
     }
 
-    /// Ends a change of applications, when the record of the VE is written.
-    pub(crate) fn applications_settle(&self, record: &VeRecord) {
+    /// Ends a change of what lies below a VE's files, when its record is written.
+    pub(crate) fn lower_settled(&self, record: &VeRecord) {
         let id = record.spec.id;
         self.inner.stack_hold(id, None);
         if let Err(fault) = self.inner.parts.mechanisms.lower_settle(record) {

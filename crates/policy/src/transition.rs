@@ -36,6 +36,8 @@ pub enum Action {
     Compact,
     /// Put other applications below its files.
     Applications,
+    /// Bring it to another version of its template.
+    Update,
 }
 
 /// Why an action is refused.
@@ -112,6 +114,11 @@ pub fn permit(action: Action, state: State, protected: bool) -> Result<(), Actio
         ),
         // What runs holds the files of its template open.
         Action::Applications => (matches!(state, Stopped), "stopped"),
+        // It is stopped and started, which frozen processes and those on disk are not asked.
+        Action::Update => (
+            matches!(state, Starting | Running | Stopped),
+            "running or stopped",
+        ),
     };
     if allowed {
         Ok(())
@@ -151,6 +158,7 @@ impl fmt::Display for Action {
             Self::Files => "copying files",
             Self::Compact => "compact",
             Self::Applications => "change of applications",
+            Self::Update => "update",
         })
     }
 }
@@ -159,7 +167,7 @@ impl fmt::Display for Action {
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 14] = [
+    const ACTIONS: [Action; 15] = [
         Action::Start,
         Action::Stop,
         Action::Restart,
@@ -174,6 +182,7 @@ mod tests {
         Action::Files,
         Action::Compact,
         Action::Applications,
+        Action::Update,
     ];
 
     #[test]

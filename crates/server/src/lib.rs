@@ -26,6 +26,7 @@ mod routes;
 mod samples;
 mod session;
 mod tcp;
+mod updates;
 mod versions;
 
 pub use alerts::Alerts;
@@ -38,4 +39,5 @@ pub use node::{
 };
 pub use samples::Samples;
 pub use tcp::{ListenError, listen, serve_metrics};
+pub use updates::Updates;
 pub use versions::Versions;

@@ -22,6 +22,7 @@ use crate::alerts::Alerts;
 use crate::contents::Contents;
 use crate::meters::Meters;
 use crate::samples::Samples;
+use crate::updates::Updates;
 use crate::versions::Versions;
 
 /// The answer of a [`Node`], to be awaited. Implementations write `Box::pin(async move { ... })`.
@@ -160,7 +161,7 @@ impl std::fmt::Debug for Session {
 /// names the thing and the cause, and a hint with the next step. Mutations come back as soon as their
 /// work is journalled, with the [`Operation`] that does it; a caller that wants to wait asks
 /// [`Node::wait_operation`].
-pub trait Node: Meters + Alerts + Contents + Samples + Versions {
+pub trait Node: Meters + Alerts + Contents + Samples + Updates + Versions {
     /// `GET /v1/ves`: VEs in the order of their numbers.
     fn list(&self, filter: VeFilter) -> Reply<'_, Vec<Ve>>;
     /// `POST /v1/ves`: makes a VE.

@@ -101,6 +101,13 @@ impl Spec {
         Stack::admitted(&self.template, self.revision, applications)
     }
 
+    /// Takes the template, its revision and its version from another specification.
+    pub fn take_template(&mut self, other: &Self) {
+        self.template.clone_from(&other.template);
+        self.revision = other.revision;
+        self.template_version.clone_from(&other.template_version);
+    }
+
     /// Puts one setting in place of what was there. [`Setting::AddressAuto`] must have been turned
     /// into addresses by whoever knows the node; here it changes nothing.
     pub fn apply(&mut self, setting: &Setting) {

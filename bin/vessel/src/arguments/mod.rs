@@ -9,6 +9,7 @@ mod contents;
 mod node;
 mod quick;
 mod sample;
+mod update;
 mod ve;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use node::{
 };
 pub(crate) use quick::read as read_quickly;
 pub(crate) use sample::SampleVerb;
+pub(crate) use update::{UpdateArguments, UpdateTargets};
 pub(crate) use ve::{
     ConsoleArguments, CopyArguments, CreateArguments, DeleteArguments, EnterArguments,
     ExecArguments, IsolationArguments, ListArguments, LogsArguments, PauseArguments, SetArguments,
@@ -133,6 +135,8 @@ pub(crate) enum Verb {
     Diff(DifferenceArguments),
     /// Give back files that have become equal to the template's
     Compact(CompactArguments),
+    /// Bring VEs to another revision of their templates
+    Update(UpdateArguments),
     /// Show what stands between a VE and the rest
     Isolation(IsolationArguments),
     /// Show what fires; rules, channels and silences

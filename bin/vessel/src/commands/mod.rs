@@ -26,6 +26,7 @@ pub(crate) mod stats;
 pub(crate) mod template;
 pub(crate) mod top;
 mod unpack;
+pub(crate) mod update;
 mod versions;
 
 use std::collections::BTreeMap;

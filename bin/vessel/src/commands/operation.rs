@@ -107,6 +107,14 @@ fn write(context: &Context, operation: &Operation) -> Outcome {
             if operation.cancellable { "yes" } else { "no" }.to_owned(),
         ),
         (
+            "update",
+            operation
+                .update
+                .as_ref()
+                .map(super::update::told)
+                .unwrap_or_default(),
+        ),
+        (
             "error",
             error.map(|error| error.message.clone()).unwrap_or_default(),
         ),

@@ -38,10 +38,17 @@ pub(super) fn operation_of(up: &Up, id: OperationId) -> Result<Operation, ApiErr
         .registry()
         .operation(id)
         .map_err(|error| registry_error(&error))?;
-    Ok(convert::operation(
-        operation.ok_or_else(missing)?,
-        ticket.as_ref(),
-    ))
+    let operation = operation.ok_or_else(missing)?;
+    Ok(told(up, operation, ticket.as_ref()))
+}
+
+/// An operation with what is known of how it went.
+fn told(up: &Up, operation: registry::Operation, ticket: Option<&engine::Ticket>) -> Operation {
+    let report = up.engine.update_report(operation.id);
+    Operation {
+        update: report.map(super::updates::report),
+        ..convert::operation(operation, ticket)
+    }
 }
 
 pub(super) fn operation(up: &Arc<Up>, id: u64) -> Result<Operation, ApiError> {
@@ -70,7 +77,7 @@ pub(super) fn operations(
         .take(filter.count_max.max(1))
         .map(|operation| {
             let ticket = up.engine.ticket(operation.id);
-            convert::operation(operation, ticket.as_ref())
+            told(up, operation, ticket.as_ref())
         })
         .collect())
 }

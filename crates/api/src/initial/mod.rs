@@ -12,6 +12,7 @@ mod sample;
 mod session;
 mod stats;
 mod template;
+mod update;
 mod ve;
 mod version;
 
@@ -42,5 +43,6 @@ pub use template::{
     ApplicationSetting, BuildRequest, ImportRequest, Package, Template, TemplateDetails,
     TemplateKind,
 };
+pub use update::{UpdatePlan, UpdateReport, UpdateRequest, UpdateWay};
 pub use ve::{Limits, Ve, VeDetails, VeState};
 pub use version::{PackageChange, TemplateDifference, TemplateUpdateRequest};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::update::UpdateReport;
 use crate::time::Timestamp;
 use crate::words::words;
 
@@ -95,6 +96,9 @@ pub struct Operation {
     /// Whether it can be cancelled now.
     #[serde(default)]
     pub cancellable: bool,
+    /// Of an update that ended since the daemon began: how it went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateReport>,
 }
 
 /// Something that happened on the node.

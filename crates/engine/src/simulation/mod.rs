@@ -12,6 +12,7 @@ mod lanes;
 mod promises;
 mod scenarios;
 mod stacks;
+mod updates;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,8 @@ struct View {
     disk: Option<Bytes>,
     /// Whether its area holds what is not its own, or a part of what is.
     spoilt: bool,
+    /// What its package manager made of it.
+    packages: Option<String>,
     addresses: BTreeSet<IpAddr>,
 }
 
@@ -351,6 +354,7 @@ impl Sim {
                 limits: world.groups.get(&id).cloned().flatten(),
                 disk: area.disk,
                 spoilt: area.files.iter().any(|f| f != record.spec.name.as_str()),
+                packages: area.packages.clone(),
                 addresses: world.links.get(&id).cloned().unwrap_or_default(),
                 spec: record.spec,
             };

@@ -2,7 +2,7 @@
 
 use ve::{Exit, Setting, State};
 
-use super::{PATIENT, Sim, Views, addresses, ask, create, disk, memory, set, world};
+use super::{PATIENT, Sim, Views, addresses, ask, create, disk, memory, set, updates, world};
 use crate::{Failure, StopManner, VeRequest};
 
 /// Something that happens to the VE `web`, which stands beside a VE `db` that runs all the time.
@@ -47,7 +47,7 @@ fn dies(sim: &Sim, exit: Exit) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) const SCENARIOS: [Scenario; 36] = [
+pub(super) const SCENARIOS: [Scenario; 41] = [
     scenario("add an application", STOPPED, |sim| {
         sim.done(ask("web", super::applications(&["nginx"], &[])))
     }),
@@ -152,6 +152,25 @@ pub(super) const SCENARIOS: [Scenario; 36] = [
     scenario("set addresses stopped", STOPPED, |sim| {
         sim.done(ask("web", set(&[addresses(&["10.0.0.77"])])))
     }),
+    scenario("update", RUNNING, |sim| sim.done(updates::to_2("web"))),
+    scenario("update stopped", STOPPED, |sim| {
+        sim.done(updates::to_2("web"))
+    }),
+    scenario("update inside", RUNNING, |sim| {
+        updates::install_inside(sim, "web");
+        sim.done(updates::to_2("web"))
+    }),
+    scenario("update inside stopped", STOPPED, |sim| {
+        updates::install_inside(sim, "web");
+        sim.done(updates::to_2("web"))
+    }),
+    scenario("update in vain", RUNNING, |sim| {
+        sim.node.world().unhealthy = true;
+        match sim.done(updates::to_2("web")) {
+            Err(failure) if failure.message == updates::IN_VAIN => Ok(()),
+            otherwise => otherwise,
+        }
+    }),
     Scenario {
         undoable: false,
         ..scenario("power off", RUNNING, |sim| dies(sim, Exit::PowerOff))
@@ -171,6 +190,7 @@ impl Scenario {
         let sim = Sim::new();
         let applications = ["debian+nginx", "debian+redis"].map(str::to_owned);
         sim.node.world().templates.0.extend(applications);
+
         sim.done(create("db", &[memory(64)])).unwrap();
         sim.done(ask("db", VeRequest::Start)).unwrap();
         if let Some(state) = self.before {
@@ -184,6 +204,10 @@ impl Scenario {
             if state == State::Checkpointed {
                 sim.done(ask("web", VeRequest::Suspend)).unwrap();
             }
+        }
+        if self.name.starts_with("update") {
+            // Whoever is made from here on would have this one.
+            sim.node.world().templates.0.insert("debian@2".to_owned());
         }
         sim.check_whole(self.name);
         sim.node.fail(world::Failing::Nothing);

@@ -13,6 +13,7 @@ use crate::mechanisms::Fault;
 
 mod lower;
 mod node;
+mod updates;
 
 /// What outlives the daemon.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +38,8 @@ pub(super) struct World {
     pub(super) pids: u32,
     /// Seconds of the node's clock, behind those at which it began.
     pub(super) seconds: u64,
+    /// Whether checks in VEs on another revision than the first fail.
+    pub(super) unhealthy: bool,
     /// What no engine must ever do, and was done.
     pub(super) violations: Vec<String>,
 }
@@ -56,7 +59,10 @@ pub(super) struct Area {
     pub(super) disk: Option<Bytes>,
     /// The stack that its files are made for, once that is known, and how it was before that changed.
     pub(super) below: Option<String>,
-    pub(super) before: Option<(String, Option<String>)>,
+    pub(super) before: Option<(String, Box<Area>)>,
+    /// Whether its database of packages is its own, and what its package manager made of it.
+    pub(super) own_packages: bool,
+    pub(super) packages: Option<String>,
     /// Names of VEs whose inits ran on it.
     pub(super) files: BTreeSet<String>,
     /// Copies in it that are equal to the template's.

@@ -7,6 +7,7 @@ mod nodes;
 mod operations;
 mod samples;
 mod templates;
+mod updates;
 mod ves;
 
 use api::latest::{ApiError, ErrorCode, Operation};
@@ -45,6 +46,10 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/ves/{key}/history", get(meters::history))
         .route("/ves/{key}/difference", get(contents::difference))
         .route("/ves/{key}/compact", post(contents::compact))
+        .route(
+            "/ves/{key}/update",
+            get(updates::plan).post(updates::update),
+        )
         .route("/inventory", get(contents::inventory))
         .route("/stats", get(ves::stats_of))
         .route("/accounts", get(meters::accounts))

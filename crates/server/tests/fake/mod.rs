@@ -15,6 +15,7 @@ mod meters;
 mod node;
 mod samples;
 mod sessions;
+mod updates;
 mod values;
 mod versions;
 mod ves;
@@ -108,6 +109,7 @@ impl Fake {
             created: moment(),
             ended: None,
             cancellable: true,
+            update: None,
         };
         inner.operations.push(operation.clone());
         operation
@@ -131,6 +133,7 @@ impl Fake {
         ended.error = error;
         ended.ended = Some(moment());
         ended.cancellable = false;
+        ended.update = (kind == "update").then(updates::report);
         begun
     }
 

@@ -18,7 +18,7 @@ impl FakeNode {
             ));
         }
         if let Some(area) = world.areas.get_mut(&id) {
-            area.before = Some((new.to_string(), area.below.clone()));
+            area.before = Some((new.to_string(), Box::new(area.clone())));
             area.below = Some("half of it".to_owned());
         }
         drop(world);
@@ -33,11 +33,15 @@ impl FakeNode {
         let id = record.spec.id;
         let call = self.begin(Some(id), "lower_settle")?;
         let mut world = self.world();
-        if let Some(area) = world.areas.get_mut(&id)
-            && let Some((label, below)) = area.before.take()
+        let runs = world.inits.contains_key(&id);
+        let before = world.areas.get_mut(&id).and_then(|area| area.before.take());
+        if let Some((label, before)) = before
             && label != record.spec.stack().to_string()
         {
-            area.below = below;
+            world.areas.insert(id, *before);
+            if runs {
+                world.violation(format!("files of VE {id} are replaced while it runs"));
+            }
         }
         drop(world);
         call.end(())

@@ -180,7 +180,6 @@ impl Mechanisms for FakeNode {
         let stack = record.spec.stack().to_string();
         let area = world.areas.entry(id).or_default();
         let fits = *area.below.get_or_insert_with(|| stack.clone()) == stack;
-        let fits = fits && area.before.is_none();
         if !fits {
             world.violation(format!(
                 "VE {id} is launched on files that are not for {stack}"
