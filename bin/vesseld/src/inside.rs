@@ -91,6 +91,11 @@ impl<'a> Inside<'a> {
         }
     }
 
+    /// Whether somebody wants the work to end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.session.is_cancelled()
+    }
+
     /// Runs a script to its end; returns what it wrote to its standard output. What it left running runs on.
     ///
     /// # Errors
@@ -141,12 +146,20 @@ impl<'a> Inside<'a> {
         let reason = words
             .reason
             .unwrap_or_else(|| format!("it ended with code {code}"));
-        Fault::new(format!(
+        let reason = match words.full {
+            true => format!("no space was left to write to ({reason})"),
+            false => reason,
+        };
+        let failed = Fault::new(format!(
             "{} failed: {reason}; the whole log is `{}`, it ends with:\n{}",
             self.subject,
             self.log_path.display(),
             Vec::from(words.last_lines).join("\n")
-        ))
+        ));
+        match words.full {
+            true => failed.of_kind(FailureKind::Resources),
+            false => failed,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use template::{ARCHIVES, Archives, WantedArchive};
 use ve::{Name, VeId};
 
 use crate::host::Host;
-use crate::inside::pipe;
+use crate::inside::{Inside, pipe};
 use crate::mechanisms::cgroup_entry;
 
 /// Size of a header of a tar archive (POSIX.1-2017, pax, "ustar Interchange Format"), where it says the size in octal
@@ -52,7 +52,7 @@ pub(crate) fn hand_in(
         return Ok(Moved::default());
     }
     let (theirs, ours) = pipe().map_err(failed)?;
-    let task = inside(host, id, |client, entry| {
+    let task = transfer(host, id, |client, entry| {
         client.unpack(id, None, ARCHIVES, theirs.as_fd(), entry)
     })?;
     drop(theirs);
@@ -95,22 +95,25 @@ fn write(to: File, kept: Vec<(&WantedArchive, File)>, moved: &mut Moved) -> io::
     builder.finish()
 }
 
-/// Keeps archives that a sandbox fetched, if they are not kept already.
+/// Keeps archives that a sandbox fetched, if they are not kept already. Ends early when the work is cancelled.
 pub(crate) fn take_out(
-    host: &Host,
-    id: VeId,
+    inside: &Inside<'_>,
     template: &Name,
     wanted: &[WantedArchive],
 ) -> Result<Moved, Fault> {
+    let (host, id) = (inside.host, inside.id);
     let archives = host.catalogue.archives(template);
     let mut moved = Moved::default();
     for wanted in wanted {
+        if inside.is_cancelled() {
+            break;
+        }
         if archives.open(wanted).map_err(failed)?.is_some() {
             continue;
         }
         let path = format!("{ARCHIVES}/{}", wanted.name);
         let (stream, theirs) = pipe().map_err(failed)?;
-        let task = inside(host, id, |client, entry| {
+        let task = transfer(host, id, |client, entry| {
             client.pack(id, None, &path, theirs.as_fd(), entry)
         })?;
         drop(theirs);
@@ -143,7 +146,7 @@ fn take(archives: &Archives, wanted: &WantedArchive, mut stream: File) -> io::Re
     }
 }
 
-fn inside(
+fn transfer(
     host: &Host,
     id: VeId,
     ask: impl FnOnce(&runtime::Client, &runtime::CgroupEntry<'_>) -> Result<Task, runtime::CallError>,

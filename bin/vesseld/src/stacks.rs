@@ -167,7 +167,7 @@ fn work(inside: &mut Inside<'_>, build: &StackBuild, plan: &Plan) -> Result<(), 
     }
     inside.run(&plan.script(&job))?;
     if !wanted.is_empty() {
-        let moved = package_cache::take_out(inside.host, inside.id, template, &wanted);
+        let moved = package_cache::take_out(inside, template, &wanted);
         inside.note_moved("kept for the template", moved);
     }
     match job.clean() {

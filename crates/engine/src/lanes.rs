@@ -283,7 +283,7 @@ impl Engine {
             .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
         let bare = stack.bare();
         if mechanisms.template_version(&bare)?.is_none() {
-            return Err(stacks::no_such_template(&bare));
+            return Err(stacks::no_such_revision(bare));
         }
         for (name, options) in &request.applications {
             let recipe = self.recipe_of(&stack.of_one(name))?;

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{NewOperation, OperationId, Outcome, Stage, VeRecord};
-use ve::{Bytes, Key, Limits, Name, Options, Spec, Stack, State, VeId};
+use ve::{Bytes, Key, Limits, Name, Options, Spec, Stack, StackReference, State, VeId};
 
 use crate::admission::{self, AdmissionError};
 use crate::driver::event;
@@ -335,6 +335,15 @@ fn sandbox_spec(id: VeId, below: &Stack, version: &str, now: u64) -> Result<Spec
         template_version: version.to_owned(),
         ..Spec::new(id, name, below.template().clone(), now)
     })
+}
+
+/// What is said of a revision that is not there, and was asked for.
+pub(crate) fn no_such_revision(bare: Stack) -> Failure {
+    // The text of a first revision would mean the newest to whoever reads it.
+    let asked = StackReference::from(bare);
+    let message = format!("there is no template `{asked}`");
+    Failure::new(FailureKind::NotFound, message)
+        .with_hint("`vessel template list` shows those of this node")
 }
 
 /// What is said of a template or an application that is not there.

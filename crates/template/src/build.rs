@@ -71,6 +71,9 @@ const LAST_LINES: usize = 12;
 /// Bytes of one line of the log. What is longer is cut.
 const LINE_BYTES_MAX: u64 = 16 << 10;
 
+/// What programs say of `ENOSPC` and `EDQUOT`.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// How often a running build looks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -369,6 +372,8 @@ fn read<'a>(
 pub struct Words {
     /// The first error.
     pub reason: Option<String>,
+    /// Whether a line of it says that something could not be written for want of space.
+    pub full: bool,
     /// The last lines, indented.
     pub last_lines: std::collections::VecDeque<String>,
 }
@@ -404,6 +409,7 @@ pub fn follow(words: impl io::Read, log: &mut std::fs::File, session: Session<'_
         {
             words.reason = Some(error.trim_end_matches('.').to_owned());
         }
+        words.full |= FULL.iter().any(|words| text.contains(words));
         words.last_lines.push_back(format!("  {text}"));
         if words.last_lines.len() > LAST_LINES {
             words.last_lines.pop_front();
