@@ -56,6 +56,8 @@ struct Inner {
     current: BTreeMap<VeId, Arc<Current>>,
     sweeps: u32,
     swept_ms: u64,
+    /// How long VEs together had waited for disks when the last sweep began.
+    waited: Option<u64>,
     /// Failures that were told, so that each is told once and not every ten seconds.
     told: BTreeMap<&'static str, String>,
 }
@@ -136,6 +138,7 @@ impl Metering {
                 current: BTreeMap::new(),
                 sweeps: 0,
                 swept_ms: 0,
+                waited: None,
                 told: BTreeMap::new(),
             }),
             network,
@@ -190,14 +193,20 @@ impl Metering {
             .unwrap_or_default()
             .into_iter()
             .collect();
+        // Before any VE's own: what happens amid the sweep is seen by the next.
+        let waited = up.host.groups.io_pressure_microseconds();
+        let known = look::Known {
+            traffic: table.as_ref(),
+            disk: &disk,
+            waiting: look::Waiting::between(inner.waited, waited),
+        };
         let whole = records.iter().filter(|record| !record.stage.is_hidden());
         let mut seen = BTreeMap::new();
         for record in whole {
             let id = record.spec.id;
             let before = inner.current.get(&id).map(Arc::clone);
             let before = before.as_deref();
-            let disk_bytes = disk.get(&id).copied();
-            let (reading, looked) = self.read(up, record, table.as_ref(), disk_bytes, before);
+            let (reading, looked) = self.read(up, record, &known, before);
             inner.take(record, &reading);
             let values = meter::rate::between(before.map(|current| &current.reading), &reading);
             inner.remember(record, reading.time, &values);
@@ -210,6 +219,7 @@ impl Metering {
         }
         let gone = inner.close(&seen, table.as_ref());
         inner.current = seen;
+        inner.waited = waited;
         inner.swept_ms = boot_milliseconds();
         inner.sweeps = inner.sweeps.wrapping_add(1);
         if !gone.is_empty() || inner.sweeps.is_multiple_of(SWEEPS_PER_STORING) {

@@ -4,6 +4,8 @@
 //! Some five microseconds per file, twenty for `memory.stat`: files are opened anew each time, since the kernel keeps
 //! a page for each that stays open and was read (`seq_file`), 50 kB a VE. Who reads often asks for [`Motion`] first.
 
+use std::path::Path;
+
 use rustix::io::Errno;
 use ve::VeId;
 
@@ -61,11 +63,11 @@ pub struct Usage {
     pub io_pressure_microseconds: Option<u64>,
 }
 
-/// What moves with anything that goes on in a VE, in two or three small files.
+/// What moves with anything that goes on in a VE, in one to three small files.
 ///
 /// Nothing in a VE comes about without processor time, and a process that waits for a disk all the time has its
 /// waiting counted. So as long as this stays the same, so do the counters of [`Usage`]. Its memory may become less then,
-/// when the node takes pages back, and no more.
+/// when the node takes pages back, and no more: [`VeGroup::usage_at_rest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Motion {
     /// Processor time, in a unit of the hierarchy's own.
@@ -76,6 +78,14 @@ pub struct Motion {
 }
 
 impl NodeGroup {
+    /// How long some process of some VE waited for a disk (PSI), where that is told: as long as it stays the same,
+    /// nobody waits.
+    #[must_use]
+    pub fn io_pressure_microseconds(&self) -> Option<u64> {
+        let v2 = self.inner().v2.as_ref()?;
+        pressure_total(&v2.read_record(Path::new("io.pressure")).ok()?)
+    }
+
     /// What each of some VEs uses.
     #[must_use]
     pub fn usage_all(&self, ves: &[VeId]) -> Vec<(VeId, Result<Usage, UsageError>)> {
@@ -107,32 +117,59 @@ impl VeGroup {
     /// # Errors
     /// When the VE has no group.
     pub fn motion(&self) -> Result<Motion, UsageError> {
-        self.read_motion().map_err(|source| UsageError {
+        self.motion_with(|| self.pressure("io.pressure"))
+    }
+
+    /// The same, where no process of any VE waited for a disk since `before` was read
+    /// ([`NodeGroup::io_pressure_microseconds`]).
+    ///
+    /// # Errors
+    /// When the VE has no group.
+    pub fn motion_without_waiting(&self, before: Motion) -> Result<Motion, UsageError> {
+        self.motion_with(|| Ok(before.io_pressure_microseconds))
+    }
+
+    fn motion_with(
+        &self,
+        pressure: impl Fn() -> Result<Option<u64>, FileError>,
+    ) -> Result<Motion, UsageError> {
+        let read = || {
+            let accounting = self.inner.directory(Controller::CpuAccounting);
+            let processor = match (accounting, &self.inner.v2) {
+                (Some((directory, Home::V1(_))), _) => self.number(directory, "cpuacct.usage")?,
+                (_, Some(v2)) => self.keyed(v2, "cpu.stat", "usage_usec")?,
+                (_, None) => 0,
+            };
+            let mut io = Usage::default();
+            if let Some((_, Home::V2)) = self.inner.directory(Controller::Io) {
+                self.read_io(&mut io)?;
+            }
+            Ok(Motion {
+                processor,
+                io_pressure_microseconds: pressure()?,
+                io: [
+                    io.io_read_bytes,
+                    io.io_write_bytes,
+                    io.io_read_operations,
+                    io.io_write_operations,
+                ],
+            })
+        };
+        read().map_err(|source| UsageError {
             ve: self.ve,
             source,
         })
     }
 
-    fn read_motion(&self) -> Result<Motion, FileError> {
-        let accounting = self.inner.directory(Controller::CpuAccounting);
-        let processor = match (accounting, &self.inner.v2) {
-            (Some((directory, Home::V1(_))), _) => self.number(directory, "cpuacct.usage")?,
-            (_, Some(v2)) => self.keyed(v2, "cpu.stat", "usage_usec")?,
-            (_, None) => 0,
-        };
-        let mut io = Usage::default();
-        if let Some((_, Home::V2)) = self.inner.directory(Controller::Io) {
-            self.read_io(&mut io)?;
-        }
-        Ok(Motion {
-            processor,
-            io_pressure_microseconds: self.pressure("io.pressure")?,
-            io: [
-                io.io_read_bytes,
-                io.io_write_bytes,
-                io.io_read_operations,
-                io.io_write_operations,
-            ],
+    /// What a VE uses in which nothing went on since this is what it used: only its memory is read.
+    ///
+    /// # Errors
+    /// When the VE has no group.
+    pub fn usage_at_rest(&self, mut usage: Usage) -> Result<Usage, UsageError> {
+        let read = self.read_memory(&mut usage);
+        read.map(|()| usage).map_err(|source| UsageError {
+            ve: self.ve,
+            source,
         })
     }
 

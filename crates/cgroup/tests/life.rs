@@ -151,10 +151,16 @@ mod tests {
         let before = group.motion().unwrap();
         assert!(group.usage().is_ok());
         assert_eq!(group.motion().unwrap(), before, "to look is no motion");
+        assert_eq!(group.motion_without_waiting(before).unwrap(), before);
+        let usage = group.usage().unwrap();
+        let at_rest = group.usage_at_rest(usage).unwrap();
+        assert_eq!(at_rest.cpu_microseconds, usage.cpu_microseconds);
+        assert!(at_rest.memory_bytes > 0 && at_rest.processes == usage.processes);
         // The least that a process can do.
         let pid = Pid::from_child(&process.0);
         kill_process(pid, Signal::STOP).unwrap();
         wait_for("motion", || group.motion().unwrap() != before);
+        assert_ne!(group.motion_without_waiting(before).unwrap(), before);
         drop(process);
         wait_for("the end", || node.group.remove(id(61_501)).is_ok());
         assert!(group.motion().unwrap_err().source.is_missing());

@@ -3,8 +3,10 @@
 //! A dozen files tell what a VE uses, 100 us in all; a thousand VEs, nearly all of which sleep, would take more than one
 //! percent of a processor. So a VE in which nothing went on since it was last looked at ([`cgroup::Motion`]) is not looked
 //! at again, and its counters, which have not moved, count on from where they are. What can change without it is its
-//! memory, when the node takes page cache back: so everybody is looked at once in [`LOOK_SLOTS`] sweeps, a part
+//! memory, when the node takes page cache back: so everybody's is read once in [`LOOK_SLOTS`] sweeps, that of a part
 //! of them in each.
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use cgroup::{Motion, Usage, VeGroup};
@@ -19,6 +21,33 @@ use crate::daemon::Up;
 /// Sweeps in which each VE is looked at at least once: a minute.
 const LOOK_SLOTS: u64 = 6;
 
+/// What is read for all VEs at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) traffic: Option<&'a TrafficTable>,
+    pub(super) disk: &'a BTreeMap<VeId, u64>,
+    pub(super) waiting: Waiting,
+}
+
+/// Whether processes of VEs waited for a disk since the sweep before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Of some, or that is not known.
+    Somebody,
+    /// Of none.
+    Nobody,
+}
+
+impl Waiting {
+    /// By what all VEs waited together, then and now.
+    pub(super) fn between(before: Option<u64>, now: Option<u64>) -> Self {
+        match (before, now) {
+            (Some(before), Some(now)) if before == now => Self::Nobody,
+            _ => Self::Somebody,
+        }
+    }
+}
+
 /// When and in what motion a VE was looked at last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Looked {
@@ -28,7 +57,7 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    /// Whether a VE has to be looked at whatever its motion is.
+    /// Whether the memory of a VE has to be read again that is at rest.
     fn is_old(self, id: VeId, now_ms: u64) -> bool {
         let slot_ms = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let (then, now) = (self.at_ms / slot_ms, now_ms / slot_ms);
@@ -54,15 +83,16 @@ impl Metering {
         &self,
         up: &Up,
         record: &VeRecord,
-        table: Option<&TrafficTable>,
-        disk_bytes: Option<u64>,
+        known: &Known<'_>,
         before: Option<&Current>,
     ) -> (Reading, Looked) {
         let id = record.spec.id;
         let (usage, looked) = match record.state.has_processes() {
-            true => self.look(&up.host.groups.ve(id), before),
+            true => self.look(&up.host.groups.ve(id), known.waiting, before),
             false => (None, Looked::default()),
         };
+        let table = known.traffic;
+        let disk_bytes = known.disk.get(&id).copied();
         let filter = table.map(|table| {
             let traffic: Traffic = table.ves.get(&id).copied().unwrap_or_default();
             (table.epoch.as_str(), traffic)
@@ -74,22 +104,35 @@ impl Metering {
     }
 
     /// What a VE's group counts: what it did before, if nothing went on in it since.
-    fn look(&self, group: &VeGroup, before: Option<&Current>) -> (Option<(String, Usage)>, Looked) {
-        let looked = Looked {
-            motion: group.motion().ok(),
+    fn look(
+        &self,
+        group: &VeGroup,
+        waiting: Waiting,
+        before: Option<&Current>,
+    ) -> (Option<(String, Usage)>, Looked) {
+        let motion_before = before.and_then(|before| before.looked.motion);
+        let motion = match (waiting, motion_before) {
+            (Waiting::Nobody, Some(motion)) => group.motion_without_waiting(motion),
+            _ => group.motion(),
+        };
+        let now = Looked {
+            motion: motion.ok(),
             at_ms: boot_milliseconds(),
         };
-        let rests = before.filter(|before| {
-            let same = looked.motion.is_some() && looked.motion == before.looked.motion;
-            same && !before.looked.is_old(group.ve(), looked.at_ms)
-        });
-        if let Some(before) = rests
+        if let Some(before) = before
             && let (Some(run), Some(usage)) = (&before.reading.run, before.reading.usage)
+            && now.motion.is_some()
+            && now.motion == motion_before
             && self.run(group).as_ref() == Some(run)
         {
-            return (Some((run.clone(), usage)), before.looked);
+            if !before.looked.is_old(group.ve(), now.at_ms) {
+                return (Some((run.clone(), usage)), before.looked);
+            }
+            if let Ok(usage) = group.usage_at_rest(usage) {
+                return (Some((run.clone(), usage)), now);
+            }
         }
-        (self.usage(group), looked)
+        (self.usage(group), now)
     }
 
     /// What a VE's group counts, and which life of the group it is; nothing when that changed meanwhile.
@@ -136,6 +179,14 @@ mod tests {
                 looks.iter().all(|looks| (4..=5).contains(looks)),
                 "{looks:?}"
             );
+        }
+    }
+
+    #[test]
+    fn nobody_waits_only_where_that_is_told() {
+        assert_eq!(Waiting::between(Some(5), Some(5)), Waiting::Nobody);
+        for (before, now) in [(Some(5), Some(6)), (None, Some(5)), (None, None)] {
+            assert_eq!(Waiting::between(before, now), Waiting::Somebody);
         }
     }
 
