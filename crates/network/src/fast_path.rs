@@ -24,18 +24,18 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernel::bpf::{self, Map, MapKind, Program, ProgramKind};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkLayerType, LinkMessage};
 use netlink_packet_route::tc::{TcAttribute, TcMessage};
 use rustix::io::Errno;
 use ve::VeId;
 
 use crate::identity::{INDICES, interface_index, interface_indices, ve_of_index};
-use crate::link::{self, LinkError};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::node::NodeNetwork;
 use crate::node::traffic::{Flow, Traffic};
@@ -58,9 +58,6 @@ pub enum FastPathError {
     /// Netlink itself failed.
     #[error("cannot look at the node's interfaces")]
     Netlink(#[from] NetlinkError),
-    /// Links could not be listed.
-    #[error("cannot list the links of VEs")]
-    Links(#[from] LinkError),
     /// The programs could not be made.
     #[error("the kernel refuses the programs of the fast path")]
     Program(#[source] io::Error),
@@ -112,9 +109,8 @@ impl FastPath {
     /// # Errors
     /// Fails where the kernel has no `tcx` hooks (Linux 6.6) or refuses the programs.
     pub fn open(netlink: &mut Netlink, network: &NodeNetwork) -> Result<Self, FastPathError> {
-        let mut links = outside(netlink)?;
-        let ves = link::list(netlink, network.ids.clone())?;
-        links.extend(ves.into_iter().map(interface_index));
+        let (mut links, ves) = links(netlink, &interface_indices(&network.ids))?;
+        links.extend(ves);
         let (mut flows, mut traffic) = (None, None);
         for old in attached(network, &links)? {
             for map in old.maps {
@@ -184,9 +180,7 @@ impl FastPath {
     pub fn refresh(&self, netlink: &mut Netlink) -> Result<(), FastPathError> {
         let mut inner = self.inner();
         inner.obstacles = obstacles::find();
-        let mut own = outside(netlink)?;
-        let ves = link::list(netlink, self.network.ids.clone())?;
-        let ves: BTreeSet<u32> = ves.into_iter().map(interface_index).collect();
+        let (mut own, ves) = links(netlink, &interface_indices(&self.network.ids))?;
         if !inner.obstacles.is_empty() {
             own.extend(&ves);
             own.extend(&inner.outside);
@@ -297,9 +291,8 @@ impl Passed {
 /// # Errors
 /// Fails when interfaces cannot be listed or the kernel refuses.
 pub fn remove(netlink: &mut Netlink, network: &NodeNetwork) -> Result<(), FastPathError> {
-    let mut links = outside(netlink)?;
-    let ves = link::list(netlink, network.ids.clone())?;
-    links.extend(ves.into_iter().map(interface_index));
+    let (mut links, ves) = links(netlink, &interface_indices(&network.ids))?;
+    links.extend(ves);
     detach(network, &links, &[])
 }
 
@@ -339,8 +332,13 @@ fn name(network: &NodeNetwork) -> String {
 }
 
 /// The node's own interfaces that packets of VEs can come in by: Ethernet with an IPv4 address, and part of no
-/// bridge or bond, which have the packets after them.
-fn outside(netlink: &mut Netlink) -> Result<BTreeSet<u32>, NetlinkError> {
+/// bridge or bond, which have the packets after them. And those of VEs with these indices.
+///
+/// In one dump: for each link the kernel looks through all network namespaces for that of its other end.
+fn links(
+    netlink: &mut Netlink,
+    of_ves: &RangeInclusive<u32>,
+) -> Result<(BTreeSet<u32>, BTreeSet<u32>), NetlinkError> {
     let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let with_address = netlink.dump("addresses", &addresses, |answer| match answer {
         RouteNetlinkMessage::NewAddress(found) => {
@@ -349,12 +347,19 @@ fn outside(netlink: &mut Netlink) -> Result<BTreeSet<u32>, NetlinkError> {
         }
         _ => None,
     })?;
-    let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let mut links = LinkMessage::default();
+    links.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    let links = RouteNetlinkMessage::GetLink(links);
     let found = netlink.dump("links", &links, |answer| {
         let RouteNetlinkMessage::NewLink(link) = answer else {
             return None;
         };
         let index = link.header.index;
+        if let Some(id) = ve_of_index(index).filter(|_| of_ves.contains(&index)) {
+            let name = id.interface_name();
+            let named = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(found) if *found == name);
+            return link.attributes.iter().any(named).then_some(index);
+        }
         let bound = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(_));
         let usable = link.header.link_layer_type == LinkLayerType::Ether
             && !INDICES.contains(&index)
@@ -362,7 +367,8 @@ fn outside(netlink: &mut Netlink) -> Result<BTreeSet<u32>, NetlinkError> {
             && !link.attributes.iter().any(bound);
         usable.then_some(index)
     })?;
-    Ok(found.into_iter().collect())
+    let (ves, outside) = found.into_iter().partition(|index| of_ves.contains(index));
+    Ok((outside, ves))
 }
 
 /// Interfaces with traffic control at their ingress, which packets of the fast path would not come to.
