@@ -136,7 +136,8 @@ fn runtimes_row(host: &Host) -> DoctorRow {
     let (diagnosis, found, remedy) = match told {
         true => (
             Diagnosis::Ok,
-            "`memory.max` and `cpu.max` in /sys/fs/cgroup of a VE tell its limits to JVMs, Go and others",
+            "`memory.max` and `cpu.max` in /sys/fs/cgroup of a VE tell its limits; JVMs before JDK 24 read those \
+             of their own service only: `MemoryMax=` in its unit, or `java -XX:MaxRAM=512m`",
             None,
         ),
         false => (

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A look reads one VE. Nobody is looked at who did not call, but for a VE whose settings are new, one that was
-//! found running, and one that may have to give back. So what a VE came to need while no daemon ran is seen by the
-//! next one, and a node on which nothing grows costs nothing.
+//! found running, one that may have to give back, and one that has all that it may have. So what a VE came to
+//! need while no daemon ran is seen by the next one, and a node on which nothing grows costs nothing.
 //!
 //! What was given is in the VE's record, and not here. Where the kernel slows a VE down so that it is heard
 //! (cgroup2), it does so while no daemon runs, too: the VE is not killed then, and waits.
@@ -43,6 +43,8 @@ const RISE_MIN: u64 = 256 << 10;
 const ASKED_SPACING: Duration = Duration::from_millis(50);
 /// How soon one that failed is asked for again.
 const FAILED_SPACING: Duration = Duration::from_secs(5);
+/// How often one is looked at that has all that it may have, until it was told that it needs more.
+const CEILING_SPACING: Duration = Duration::from_secs(5);
 /// Longest wait when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -65,8 +67,11 @@ struct Watched {
     stepped_at: Option<Instant>,
     needed_at: Instant,
     looked_at: Instant,
-    /// What it used then.
+    /// What it used then that could not be taken back, and all that it used.
     in_use: u64,
+    all: u64,
+    /// From where the kernel was told to slow it down.
+    slowed_from: Option<u64>,
     /// Least time between looks, by what it has left.
     spacing: Duration,
     stalls: bool,
@@ -90,6 +95,8 @@ impl Watched {
             needed_at: now,
             looked_at: now,
             in_use: u64::MAX,
+            all: 0,
+            slowed_from: None,
             spacing: SPACING_MIN,
             stalls: false,
             due: Some(now),
@@ -98,11 +105,20 @@ impl Watched {
         }
     }
 
-    /// On cgroup2 it is slowed down behind the threshold, in the middle of what is left, as long as it can be
-    /// given more.
+    /// From which use on the kernel slows it down on cgroup2, and tells, as long as it can be given more. That is
+    /// the threshold, until more is used: either a step follows, or some of it is page cache, which may have
+    /// half of what is left. While nobody can give it more it is not slowed.
     fn slow_from(&self) -> Option<u64> {
         let has = self.rules.limit + self.given;
-        (has < self.rules.ceiling).then(|| u64::midpoint(self.rules.threshold.of(has), has))
+        if has >= self.rules.ceiling || self.told.is_some() {
+            return None;
+        }
+        let threshold = self.rules.threshold.of(has);
+        // Taking page cache back leaves it a little below the mark.
+        match self.all > threshold.saturating_sub(has / 64) {
+            true => Some(u64::midpoint(threshold, has)),
+            false => Some(threshold),
+        }
     }
 
     /// Whether it uses more than when it was looked at last; of one that was not looked at of late nobody
@@ -165,6 +181,7 @@ impl Growth {
         ve.asked = None;
         ve.look_soon();
         let slow_from = ve.slow_from();
+        ve.slowed_from = slow_from;
         drop(ves);
         tell(id, group.slow_memory(slow_from));
         if !known {
@@ -234,7 +251,7 @@ impl Growth {
         let Some(ve) = ves.get_mut(&id) else { return };
         let now = Instant::now();
         let (ahead, rises) = (ve.ahead(in_use, now), ve.rises(in_use, now));
-        (ve.looked_at, ve.in_use) = (now, in_use);
+        (ve.looked_at, ve.in_use, ve.all) = (now, in_use, all);
         if ve
             .asked
             .is_some_and(|asked| up.engine.ticket(asked).is_some())
@@ -262,9 +279,11 @@ impl Growth {
         }
         if decision.needs {
             ve.needed_at = now;
-        } else if ve.told.take().is_some() {
-            tell(id, group.slow_memory(ve.slow_from()));
+        } else {
+            ve.told = None;
         }
+        let slow_from = ve.slow_from();
+        let is_slowed_so = std::mem::replace(&mut ve.slowed_from, slow_from) == slow_from;
         ve.spacing = spacing(has.saturating_sub(in_use));
         ve.due = decision.look_after.map(|after| now + after);
         if rises && ve.told.is_none() {
@@ -273,8 +292,16 @@ impl Growth {
             let follow = now + spacing(left);
             ve.due = Some(ve.due.map_or(follow, |due| due.min(follow)));
         }
+        if has >= rules.ceiling && ve.told.is_none() {
+            // At the ceiling no mark tells on cgroup2, as who passed it would wait for what nobody gives.
+            let again = now + CEILING_SPACING;
+            ve.due = Some(ve.due.map_or(again, |due| due.min(again)));
+        }
         let told = ve.told;
         drop(ves);
+        if !is_slowed_so {
+            tell(id, group.slow_memory(slow_from));
+        }
         match decision.step {
             GrowthStep::Keep => {}
             GrowthStep::Give(given) | GrowthStep::TakeBack(given) => {
@@ -331,6 +358,7 @@ impl Growth {
         tell(id, up.host.groups.ve(id).slow_memory(None));
         if let Some(ve) = self.locked().get_mut(&id) {
             ve.told = Some(word);
+            ve.slowed_from = None;
             // Others may give something back.
             if word == "node" {
                 let again = Instant::now() + FAILED_SPACING;
@@ -454,5 +482,33 @@ fn tell(id: VeId, outcome: Result<(), cgroup::UsageError>) {
             "the memory of VE {id} does not grow as it should: {}",
             Fault::from_error(&error).message
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_slowed_at_the_threshold_and_page_cache_beyond() {
+        let limits = Limits {
+            memory: Some(Bytes::new(64 << 20)),
+            ..Limits::default()
+        };
+        let mut rules = Limits { ..limits };
+        rules.memory_growth.ceiling = Some(Bytes::new(128 << 20));
+        let rules = GrowthRules::of(&rules).unwrap();
+        let mut ve = Watched::new(rules, 0, None);
+        let threshold = rules.threshold.of(64 << 20);
+        assert_eq!(ve.slow_from(), Some(threshold));
+        // Just below it, where the kernel leaves who has page cache.
+        ve.all = threshold - (512 << 10);
+        let middle = u64::midpoint(threshold, 64 << 20);
+        assert_eq!(ve.slow_from(), Some(middle));
+        ve.told = Some("node");
+        assert_eq!(ve.slow_from(), None);
+        ve.told = None;
+        ve.given = 64 << 20;
+        assert_eq!(ve.slow_from(), None, "at the ceiling");
     }
 }

@@ -56,9 +56,8 @@ impl Source<'_> {
         let ended = self.read(Controller::Memory, "memory.oom_control", "memory.events")?;
         let ended = ended.map(Reading::into_text).unwrap_or_default();
         memory.oom_kills = keyed(&ended, "oom_kill");
+        // Not `memory.high`, by which the node hears of a VE whose memory grows: what is above it can be had.
         let limit = number("memory.limit_in_bytes", "memory.max")?;
-        let soft = number("", "memory.high")?;
-        let limit = limit.into_iter().chain(soft).min();
         memory.total_bytes = limit.map_or(host.memory_bytes, |l| l.min(host.memory_bytes));
         memory.huge_page_bytes = host.huge_page_bytes;
         self.swap(&mut memory, limit, host)?;

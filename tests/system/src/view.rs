@@ -151,7 +151,7 @@ fn a_lifted_limit_shows_the_machine(node: &mut Node) -> Result<()> {
 
 /// What programs read that take a part of what they find for themselves:
 /// - JVMs, from JDK 17.0.21 on (`cgroupSubsystem_linux.cpp`): whether /sys/fs/cgroup is cgroup2 (statfs(2)), the names
-///   in `cgroup.controllers`, then `memory.max` and `cpu.max` of their group and, by version, of those above. Where one
+///   in `cgroup.controllers`, then `memory.max` and `cpu.max` of their group and, from JDK 24 on, of those above. Where one
 ///   is missing, sysinfo(2) and sched_getaffinity(2).
 /// - Go from 1.25 on (`internal/runtime/cgroup`): `cpu.max`; before, sched_getaffinity(2) alone.
 /// - Node (libuv's `uv_get_constrained_memory`): `memory.max`, then `MemTotal` of /proc/meminfo.

@@ -38,7 +38,7 @@ const CHOSEN: &[&str] = &[
     // what the kernel tells of memory that runs short, and weights at the disk and on the way out, on cgroup v2
     "growth::",
     "guarantees::the_disk_is_divided_by_shares",
-    "bandwidth::",
+    "bandwidth::guaranteed_bandwidth_is_sold_once",
     // where runtimes look for limits
     "view::what_runtimes_read_tells_its_limits_or_that_there_are_none",
     // the freezer of cgroup v2, and how inits end
