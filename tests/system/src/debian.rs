@@ -35,6 +35,12 @@ pub(crate) fn start(node: &Node, name: &str, more: &[&str]) -> Result<()> {
     expect_running(node, name)
 }
 
+/// The same from another template.
+pub(crate) fn start_of(node: &Node, name: &str, template: &str) -> Result<()> {
+    node.ok(&["create", name, "--template", template, "--start"])?;
+    expect_running(node, name)
+}
+
 fn expect_running(node: &Node, name: &str) -> Result<()> {
     let ask = || {
         let output = node.vessel(&["exec", name, "--", "systemctl", "is-system-running"])?;

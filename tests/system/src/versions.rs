@@ -1,24 +1,29 @@
 //! Revisions of templates: made by the template's own package manager, kept while they are used, whole whatever fails.
 //!
 //! The package manager here is a script that takes the words of apt and fetches from another VE, so these tests need
-//! nothing outside of their node. A package of it is a script, too, which its installation runs.
+//! nothing outside of their node. A package of it is a script, too, which its installation runs. One test does it with
+//! Debian's own programs, and packages of its own.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::harness::{Node, command, tests, tree, until};
+use crate::debian;
+use crate::harness::{Need, Node, command, tests, tree, until};
 
 tests! {
     Node [] =>
         a_revision_stays_while_it_is_used,
         an_update_that_fails_leaves_the_template_as_it_was,
+        what_is_no_template_of_a_system_is_not_updated,
         a_daemon_that_dies_amid_an_update_leaves_the_template_as_it_was,
         what_one_sandbox_fetched_the_next_does_not,
         applications_come_along_to_the_next_revision;
+    Debian [Need::Packages] =>
+        a_debian_is_updated_by_its_own_apt;
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -225,7 +230,10 @@ fn an_update_that_fails_leaves_the_template_as_it_was(node: &mut Node) -> Result
     // The removal waited for its turn.
     let gone = || templates(node);
     until("it is removed", PATIENCE, gone, |all| *all == ["tiny"])?;
+    Ok(())
+}
 
+fn what_is_no_template_of_a_system_is_not_updated(node: &mut Node) -> Result<()> {
     for (words, code) in [
         (&["template", "update", "nothing"][..], 3),
         (&["template", "update", "tiny"], 2),
@@ -308,5 +316,113 @@ fn applications_come_along_to_the_next_revision(node: &mut Node) -> Result<()> {
     );
     node.ok(&["delete", "--force", "old", "asked"])?;
     ensure!(templates(node)? == ["fake@2", "fake@2+one", "tiny"]);
+    Ok(())
+}
+
+/// Makes the package `demo` in a version, and the list of a repository of all that were made.
+const PUBLISH: &str = r#"set -e
+folder=/tmp/demo-$1
+mkdir -p $folder/DEBIAN $folder/usr/share/demo
+echo $1 >$folder/usr/share/demo/version
+cat >$folder/DEBIAN/control <<END
+Package: demo
+Version: $1
+Architecture: all
+Maintainer: Test <test@example.org>
+Description: a test
+END
+mkdir -p /repository
+cd /repository
+dpkg-deb --build $folder demo_$1_all.deb >/dev/null
+for file in demo_*.deb; do
+    dpkg-deb -f $file
+    printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' \
+        $file $(stat -c %s $file) $(sha256sum $file | cut -d' ' -f1)
+done >Packages
+"#;
+
+/// What another revision takes for one small package: its own file, and dpkg's lists.
+const REVISION_BYTES_MAX: u64 = 4 << 20;
+
+/// Offers a version of `demo` by the VE `mirror`, made in the VE `seed`.
+fn publish(node: &Node, version: &str) -> Result<()> {
+    let words = ["exec", "seed", "--", "sh", "-s", version];
+    let made = node.vessel_with_input(&words, PUBLISH.as_bytes())?;
+    made.success()?;
+    let local = node.folder().join(format!("repository-{version}"));
+    let target = local.display().to_string();
+    node.ok(&["cp", "seed:/repository", &target])?;
+    for entry in fs::read_dir(&local)? {
+        let file = entry?.path().display().to_string();
+        node.ok(&["cp", &file, "mirror:/srv/"])?;
+    }
+    Ok(())
+}
+
+fn a_debian_is_updated_by_its_own_apt(node: &mut Node) -> Result<()> {
+    node.ok(&[
+        "template",
+        "import",
+        &tree::tiny_archive()?,
+        "--name",
+        "tiny",
+    ])?;
+    node.start_tiny("mirror")?;
+    debian::start(node, "seed", &[])?;
+    publish(node, "1")?;
+    let line = format!(
+        "echo 'deb [trusted=yes] http://{}/ ./' >/etc/apt/sources.list && apt-get -q update && \
+         apt-get -q -y install demo && apt-get clean",
+        node.v4("mirror")?
+    );
+    node.sh("seed", &line)?;
+    let archive = node.folder().join("own.tar");
+    let words = [
+        "exec",
+        "seed",
+        "--",
+        "tar",
+        "c",
+        "--one-file-system",
+        "-f",
+        "-",
+        "/",
+    ];
+    let mut packed = node.command(&words);
+    packed
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&archive)?);
+    ensure!(packed.stderr(Stdio::null()).status()?.success());
+    let source = archive.display().to_string();
+    node.ok(&["template", "import", &source, "--name", "own"])?;
+    fs::remove_file(&archive)?;
+    node.ok(&["create", "old", "--template", "own"])?;
+
+    publish(node, "2")?;
+    let made = node.json(&["template", "update", "own"])?;
+    let expected = serde_json::json!([{"name": "demo", "old": "1", "new": "2"}]);
+    ensure!(made["packages"] == expected, "{made}");
+    let shown = node.json(&["template", "show", "own"])?;
+    ensure!(
+        shown["name"] == "own@2" && shown["updated_from"] == "own",
+        "{shown}"
+    );
+    let bytes = shown["unique_bytes"].as_u64();
+    ensure!(
+        bytes.is_some_and(|bytes| bytes < REVISION_BYTES_MAX),
+        "{shown}"
+    );
+    debian::start_of(node, "new", "own")?;
+    node.ok(&["start", "old"])?;
+    for (ve, version) in [("old", "1"), ("new", "2")] {
+        let found = node.sh(ve, "cat /usr/share/demo/version")?;
+        ensure!(found == version, "{ve}: {found}");
+    }
+    let same = node.json(&["template", "update", "own"])?;
+    ensure!(same["changed"] == false, "{same}");
+    for ve in ["old", "new", "seed", "mirror"] {
+        debian::drop_ve(node, ve)?;
+    }
+    node.ok(&["template", "remove", "own", "tiny"])?;
     Ok(())
 }
