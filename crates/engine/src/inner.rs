@@ -356,11 +356,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A failure as one text for the journal: the hint in a line of its own.
+/// Between a message of several lines and its hint, in the journal. No text of ours holds it.
+const HINT_MARK: char = '\u{1f}';
+
+/// A failure as one text for the journal: the hint in a line of its own, or behind a mark.
 fn stored_message(failure: &Failure) -> String {
+    let message = &failure.message;
     match &failure.hint {
-        Some(hint) => format!("{}\n{hint}", failure.message),
-        None => failure.message.clone(),
+        hint if message.contains('\n') => {
+            format!(
+                "{message}{HINT_MARK}{}",
+                hint.as_deref().unwrap_or_default()
+            )
+        }
+        Some(hint) => format!("{message}\n{hint}"),
+        None => message.clone(),
     }
 }
 
@@ -368,9 +378,9 @@ impl Failure {
     /// The failure that a journalled operation ended with.
     #[must_use]
     pub fn from_journal(code: &str, text: &str) -> Self {
-        let (message, hint) = text
-            .split_once('\n')
-            .map_or((text, None), |(m, h)| (m, Some(h)));
+        let parts = text.split_once(HINT_MARK).or_else(|| text.split_once('\n'));
+        let (message, hint) = parts.map_or((text, None), |(m, h)| (m, Some(h)));
+        let hint = hint.filter(|hint| !hint.is_empty());
         Self {
             kind: FailureKind::from_word(code),
             message: message.to_owned(),
@@ -398,5 +408,24 @@ impl ProgressSink for TicketSink<'_> {
         tickets
             .get(&self.operation)
             .is_some_and(|ticket| ticket.cancelled.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_read_back_as_it_was_written() {
+        for message in ["one line", "several\nlines\n  of a log"] {
+            for hint in [None, Some("do it")] {
+                let failure = Failure {
+                    hint: hint.map(str::to_owned),
+                    ..Failure::new(FailureKind::Conflict, message)
+                };
+                let text = stored_message(&failure);
+                assert_eq!(Failure::from_journal("conflict", &text), failure);
+            }
+        }
     }
 }
