@@ -44,6 +44,7 @@ mod sharing;
 mod sleep;
 mod space;
 mod templates;
+mod updates;
 mod versions;
 mod view;
 
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         templates::TESTS,
         applications::TESTS,
+        updates::TESTS,
         versions::TESTS,
         contents::TESTS,
         sharing::TESTS,

@@ -33,7 +33,9 @@ fn found(layers: &Layers, other: &Layers) -> Result<Vec<Conflict>, Fault> {
         return Ok(Vec::new());
     };
     let found = conflicts(upper.as_fd(), &layers.tree, &other.tree, CONFLICTS_MAX);
-    found.map_err(|error| unreadable(&error))
+    let mut found = found.map_err(|error| unreadable(&error))?;
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
 }
 
 fn unreadable(error: &std::io::Error) -> Fault {
@@ -147,18 +149,13 @@ pub(crate) fn exchange(
         .private_work_reset(id)
         .map_err(|error| pool_fault(&error))?;
     if *way != Way::Below {
-        stays = give_back(host, record, &layers, &other)?;
+        stays = give_back(host, record, &other)?;
     }
     Ok(stays)
 }
 
 /// Gives back what has become equal to the new revision; what is left of its configuration is the VE's own.
-fn give_back(
-    host: &Host,
-    record: &VeRecord,
-    layers: &Layers,
-    other: &Layers,
-) -> Result<Kept, Fault> {
+fn give_back(host: &Host, record: &VeRecord, other: &Layers) -> Result<Kept, Fault> {
     // The work directory is another one now.
     let fresh = Layers::of_ve(host, record)?;
     let Some((upper, work)) = &fresh.private else {
@@ -171,7 +168,6 @@ fn give_back(
     };
     difference::give_back(&merged, work.as_fd(), other.image.as_fd(), &|| false)
         .map_err(|error| unreadable(&error))?;
-    let left = conflicts(upper.as_fd(), &layers.tree, &other.tree, CONFLICTS_MAX);
-    let left = left.map_err(|error| unreadable(&error))?;
+    let left = found(&fresh, other)?;
     Ok(kept(left.iter().filter(|c| c.path.starts_with(b"etc/"))))
 }
