@@ -113,6 +113,9 @@ fn revision(node: &Node, name: &str) -> Result<Option<u64>> {
 }
 
 fn of<'a>(report: &'a Value, name: &str) -> Result<&'a Value> {
+    if report["name"] == name {
+        return Ok(report);
+    }
     let all = report.as_array().context("the report is no list")?;
     let found = all.iter().find(|ve| ve["name"] == name);
     found.with_context(|| format!("nothing is told of `{name}`: {report}"))

@@ -29,8 +29,9 @@ const DAEMON_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) async fn run(context: &Context, arguments: UpdateArguments) -> Outcome {
     let ves = choose(context, &arguments.targets).await?;
     require(context, &ves, arguments.to).await?;
+    let one = arguments.targets.names.len() == 1;
     if arguments.dry_run {
-        return report::foresee(context, ves, arguments.to).await;
+        return report::foresee(context, ves, one, arguments.to).await;
     }
     let parallel = match arguments.parallel {
         Some(parallel) => usize::try_from(parallel).unwrap_or(1),
@@ -59,7 +60,7 @@ pub(crate) async fn run(context: &Context, arguments: UpdateArguments) -> Outcom
     rollout.bar.finish_and_clear();
     let not_begun = others.iter().map(|ve| Told::not_begun(&ve.name, ve.id));
     rollout.told.extend(not_begun);
-    report::write(context, &rollout.told, begun.elapsed())
+    report::write(context, &rollout.told, one, begun.elapsed())
 }
 
 fn request(arguments: &UpdateArguments) -> UpdateRequest {

@@ -47,3 +47,30 @@ fn inventory_and_differences() {
         &[&["inventory", "--label", "team=shop"]],
     );
 }
+
+#[test]
+fn updates() {
+    let served = Served::start();
+    served.node.add(details(100, "web", VeState::Running));
+    served.node.add(details(101, "db", VeState::Stopped));
+    served
+        .node
+        .add(details(102, "asleep", VeState::Checkpointed));
+    snapshot(
+        "update",
+        &served,
+        &[
+            &["update", "web", "db", "--dry-run"],
+            &["update", "web", "--dry-run", "--to", "3", "--json"],
+            &["update", "web", "--check", "true", "--check-timeout", "5s"],
+            &["update", "web", "--json"],
+            &["update", "asleep"],
+            &["update", "web", "nobody"],
+            &["update", "web", "--template", "alpine"],
+            &["update", "web", "--stop-at", "101%"],
+        ],
+    );
+    let calls = served.node.lock().calls.clone();
+    let asked = "check: Some(\"true\"), check_timeout_ms: Some(5000)";
+    assert!(calls.iter().any(|c| c.contains(asked)), "{calls:?}");
+}

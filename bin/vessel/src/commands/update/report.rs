@@ -125,16 +125,16 @@ impl Told {
     }
 }
 
-/// Writes the report, and ends with the code that fits.
+/// Writes the report, of `one` that was named or of several, and ends with the code that fits.
 ///
 /// # Errors
 /// When a VE was not updated.
-pub(super) fn write(context: &Context, told: &[Told], took: Duration) -> Outcome {
+pub(super) fn write(context: &Context, told: &[Told], one: bool, took: Duration) -> Outcome {
     let out = context.out;
     // A refusal of the only one leaves nothing to write.
     let refused = matches!(told, [one] if one.error.is_some() && one.report.is_none());
     if out.json && !refused {
-        out.json(&told)?;
+        out.json_of(told, one)?;
     } else if !out.json && !out.quiet && !told.is_empty() && !refused {
         let mut table = columns(["DOWN", "RESULT"]);
         told.iter().for_each(|one| table.row(one.cells()));
@@ -276,7 +276,12 @@ pub(crate) fn told(report: &UpdateReport) -> String {
 }
 
 /// Shows what would be done.
-pub(super) async fn foresee(context: &Context, ves: Vec<Ve>, to: Option<u32>) -> Outcome {
+pub(super) async fn foresee(
+    context: &Context,
+    ves: Vec<Ve>,
+    one: bool,
+    to: Option<u32>,
+) -> Outcome {
     let names = ves.iter().map(|ve| ve.id.to_string()).collect();
     let (plans, code) = ask(context, names, move |client, id| async move {
         client.update_plan(&id, to).await
@@ -284,7 +289,7 @@ pub(super) async fn foresee(context: &Context, ves: Vec<Ve>, to: Option<u32>) ->
     .await?;
     let out = context.out;
     if out.json {
-        out.json(&plans)?;
+        out.json_of(&plans, one)?;
     } else if !out.quiet && !plans.is_empty() {
         let mut table = columns(["RESTART", "BECAUSE"]);
         plans.iter().for_each(|plan| table.row(foreseen(plan)));
