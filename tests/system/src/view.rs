@@ -149,6 +149,15 @@ fn a_lifted_limit_shows_the_machine(node: &mut Node) -> Result<()> {
     Ok(())
 }
 
+/// How many processors have a folder, in a VE's view.
+fn processor_folders(pid: u64) -> Result<usize> {
+    let entries = fs::read_dir(format!("/proc/{pid}/root/sys/devices/system/cpu"))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let number = |name: &String| name.strip_prefix("cpu").map(str::parse::<u32>);
+    let numbers = names.filter(|name| matches!(number(name), Some(Ok(_))));
+    Ok(numbers.count())
+}
+
 /// What programs read that take a part of what they find for themselves:
 /// - JVMs, from JDK 17.0.21 on (`cgroupSubsystem_linux.cpp`): whether /sys/fs/cgroup is cgroup2 (statfs(2)), the names
 ///   in `cgroup.controllers`, then `memory.max` and `cpu.max` of their group and, from JDK 24 on, of those above. Where one
@@ -171,18 +180,11 @@ fn what_runtimes_read_tells_its_limits_or_that_there_are_none(node: &mut Node) -
         );
         node.ok(&["set", "web", &memory_set, &cpu_set])?;
         let kibibytes = memory_limit.trim_end_matches('M').parse::<u64>()? << 10;
-        ensure!(memory(pid, "MemTotal")? == kibibytes, "{memory_set}");
-        let entries = fs::read_dir(format!("/proc/{pid}/root/sys/devices/system/cpu"))?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let number = |name: &String| name.strip_prefix("cpu").map(str::parse::<u32>);
-        let count = names
-            .filter(|name| matches!(number(name), Some(Ok(_))))
-            .count();
-        let machine = std::thread::available_parallelism()?.get();
-        ensure!(
-            count == shown.min(machine),
-            "{count} folders with {cpu_set}"
-        );
+        let total = || memory(pid, "MemTotal");
+        until(&memory_set, AT_ONCE, total, |total| *total == kibibytes)?;
+        let folders = || processor_folders(pid);
+        let wanted = shown.min(std::thread::available_parallelism()?.get());
+        until(&cpu_set, AT_ONCE, folders, |count| *count == wanted)?;
         let own = |name: &str| seen(pid, &format!("/sys/fs/cgroup/{name}"));
         if told {
             ensure!(
@@ -191,12 +193,8 @@ fn what_runtimes_read_tells_its_limits_or_that_there_are_none(node: &mut Node) -
             );
             let quota = (cpu_limit.parse::<f64>()? * 100_000.0).round();
             ensure!(own("cpu.max")? == format!("{quota} 100000\n"), "{cpu_set}");
-            for name in ["memory", "cpu"] {
-                ensure!(
-                    controllers.split_whitespace().any(|one| one == name),
-                    "{controllers}"
-                );
-            }
+            let has = |name| controllers.split_whitespace().any(|one| one == name);
+            ensure!(has("memory") && has("cpu"), "{controllers}");
         } else {
             // On cgroup v1 nothing there may say anything else.
             ensure!(own("memory.max").is_err() && own("cpu.max").is_err());
@@ -440,9 +438,11 @@ fn the_programs_of_a_debian_tell_its_own_numbers(node: &mut Node) -> Result<()> 
     // vmstat(8): the fourth is what is free.
     ensure!(columns.len() >= 16 && columns[3] <= 314_572, "{vmstat}");
     let vmstat = node.sh("web", "vmstat -s --unit k | head -n 2")?;
-    let lines: Vec<&str> = vmstat.lines().map(str::trim).collect();
     // Thousands of bytes, of 300 MiB.
-    ensure!(lines[0] == "314572 k total memory", "{vmstat}");
+    ensure!(
+        vmstat.trim().starts_with("314572 k total memory"),
+        "{vmstat}"
+    );
     let lscpu = node.sh("web", "lscpu | grep '^On-line'")?;
     ensure!(lscpu.ends_with(" 0"), "{lscpu}");
     ensure!(
