@@ -2,7 +2,7 @@
 //!
 //! [`Merged`] reads files as the VE sees them without entering it; [`walk()`] tells everything that
 //! differs; [`give_back`] removes copies that have become equal to the template's files, and [`share`] makes
-//! them take no space of their own while the VE runs; [`preserve`] lets a VE see the same over another template.
+//! them take no space of their own while the VE runs; [`preserve()`] lets a VE see the same over another template.
 //!
 //! Everything here works by descriptors on the upper directory and on the template's own image; nothing of
 //! the VE's is mounted, and no path into it is followed by the kernel.
