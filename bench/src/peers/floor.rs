@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bench::users;
+use rustix::net::{AddressFamily, SocketType};
 
 use super::Peer;
 use crate::command;
@@ -13,6 +15,8 @@ use crate::stage::{PEER_ADDRESS, PEER_ID, Stage};
 
 /// Name of its container and of its control groups.
 const NAME: &str = "vessel-bench-floor";
+/// How long the kernel may take to remove a link.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(crate) struct Floor {
@@ -33,6 +37,19 @@ impl Floor {
         let mut command = Command::new(&self.program);
         command.arg(verb).arg(&self.folder);
         command::output(command.args([NAME, &base, PEER_ADDRESS]))
+    }
+
+    /// Waits until the link of the last container is gone, which the kernel takes away some time after its end: whoever is
+    /// timed next is not to wait for that.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        let deadline = Instant::now() + PATIENCE;
+        let name = format!("fl{PEER_ID}");
+        while rustix::net::netdevice::name_to_index(&socket, &name).is_ok() {
+            ensure!(Instant::now() < deadline, "the link {name} stays");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// A whole cycle in one process. Returns the time of the init's first instruction.

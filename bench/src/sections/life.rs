@@ -37,10 +37,12 @@ pub(crate) fn measure(context: &mut Context, results: &mut Results) -> Result<()
     let mut least = Vec::new();
     // The first round fills caches and is not counted.
     for round in 0..=context.rounds(3, 40) {
+        floor.settle()?;
         let begun = process::now_ns();
         let first = floor.cycle();
         let ended = process::now_ns();
         let first = first.inspect_err(|_| peers::sweep())?;
+        floor.settle()?;
         if round > 0 {
             least.push((
                 process::milliseconds(begun, first),
