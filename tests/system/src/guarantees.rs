@@ -15,10 +15,11 @@ tests! {
         guarantees_are_sold_once,
         of_several_settings_all_or_none_are_made,
         a_share_of_three_to_one_gives_three_to_one,
-        an_idle_node_lets_a_ve_have_all_processors,
         processors_are_divided_as_promised,
         the_disk_is_divided_by_shares,
         guaranteed_memory_stays_while_others_want_all;
+    Alone [] =>
+        an_idle_node_lets_a_ve_have_all_processors;
 }
 
 /// Runs loops for ever in a VE, one more than this machine has processors.

@@ -10,6 +10,8 @@ pub(crate) enum Fixture {
     Daemon,
     /// A prepared node with the template `tiny`: busybox and a web server, 2 MB.
     Node,
+    /// The same, while no other test runs: for what is measured in parts of the whole machine.
+    Alone,
     /// The node that is installed on this machine as a service, prepared, with `tiny`.
     Installed,
     /// The one node that the tests of this kind share, with the template `debian-12`.

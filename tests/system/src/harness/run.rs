@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use anyhow::{Result, anyhow, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -38,6 +38,9 @@ type Shared = Mutex<Option<Result<Node, String>>>;
 
 /// A machine has one installed node.
 static INSTALLED: Mutex<()> = Mutex::new(());
+
+/// The machine: a test has a part of it, or all.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Runs the tests that the arguments select.
 pub(crate) fn all(topics: &[&'static [Test]], arguments: &Arguments) -> Result<ExitCode> {
@@ -109,9 +112,12 @@ fn finish(result: Result<()>) -> Result<(), Failed> {
 }
 
 fn one(test: &Test) -> Result<()> {
+    let alone = test.fixture == Fixture::Alone;
+    let _whole = alone.then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
+    let _part = (!alone).then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner));
     match test.fixture {
         Fixture::Daemon => with_own(Node::with_daemon()?, test),
-        Fixture::Node => with_prepared(Node::with_daemon()?, test),
+        Fixture::Node | Fixture::Alone => with_prepared(Node::with_daemon()?, test),
         Fixture::Installed => {
             let _alone = lock(&INSTALLED);
             with_prepared(Node::installed()?, test)
