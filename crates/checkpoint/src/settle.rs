@@ -51,8 +51,9 @@ pub fn settle(
     };
     let new = folder::unfinished(folder);
     let begun = new.exists();
-    for place in [new.as_path(), folder] {
-        await_writer(place).map_err(write)?;
+    // One that sleeps since its daemon said so has nobody who writes, and it takes a look at every process to know.
+    if begun || init.is_some() {
+        await_writer(&new).map_err(write)?;
     }
     let valid = folder::is_valid(folder);
     let alive = init.filter(|init| lives(init.pid, init.start_time));
@@ -93,8 +94,8 @@ fn await_writer(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The CRIU that writes a checkpoint to a folder. Its own command line tells, from its first moment on: a daemon
-/// can die before it has noted anything down. Helpers of CRIU have its words, too, but lead no process group.
+/// The CRIU that writes a checkpoint, by the folder where it began. Its own command line tells, from its first moment
+/// to its last: a daemon can die before it has noted anything down, and the folder has another name once it is complete. Helpers of CRIU have its words, too, but lead no process group.
 #[must_use]
 pub fn writer(folder: &Path) -> Option<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
