@@ -22,9 +22,9 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 use template::{ImageTree, Node, NodeKind};
 
-use crate::rebase::at;
+use crate::rebase::{child, lower};
 use crate::upper::{self, Entry, METACOPY, OPAQUE, REDIRECT, Redirect, Upper, beneath, times_of};
-use crate::walk::{DEPTH_MAX, ENTRIES_MAX};
+use crate::walk::{DEPTH_MAX, ENTRIES_MAX, enter};
 
 /// What was done so that a VE sees the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,31 +99,20 @@ impl<'a> Preserver<'a> {
         let handle = upper.open()?;
         let own: BTreeSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
         for name in &own {
-            let length = self.enter(name);
+            let length = enter(&mut self.path, name);
             self.own(&handle, name, old, new)?;
             self.path.truncate(length);
         }
         let below = old.into_iter().chain(new).flat_map(Node::children);
         let below: BTreeSet<&[u8]> = below.map(|(name, _)| name).collect();
         for name in below.difference(&own) {
-            let length = self.enter(name);
-            let child = |node: Option<Node<'a>>| node.and_then(|node| node.child(name));
-            self.untouched(&handle, name, child(old), child(new))?;
+            let length = enter(&mut self.path, name);
+            self.untouched(&handle, name, child(old, name), child(new, name))?;
             self.path.truncate(length);
         }
         rustix::fs::futimens(&handle, &times_of(&upper.stat))?;
         self.depth -= 1;
         Ok(())
-    }
-
-    /// Appends a name to the path; gives the path's length before.
-    fn enter(&mut self, name: &[u8]) -> usize {
-        let length = self.path.len();
-        if length > 0 {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name);
-        length
     }
 
     /// Something of the VE's own: it shows over both. What is merged with a directory, and what a file of metadata takes
@@ -141,14 +130,9 @@ impl<'a> Preserver<'a> {
         if !upper.is_directory() && !upper.is_metacopy()? {
             return Ok(());
         }
-        let child = |node: Option<Node<'a>>, name: &[u8]| node.and_then(|node| node.child(name));
         let redirect = upper.redirect()?;
-        let (old, new) = match &redirect {
-            Redirect::None => (child(old, name), child(new, name)),
-            Redirect::Opaque => (None, None),
-            Redirect::Sibling(other) => (child(old, other), child(new, other)),
-            Redirect::Path(path) => (at(self.old, path), at(self.new, path)),
-        };
+        let old = lower(&redirect, name, old, self.old);
+        let new = lower(&redirect, name, new, self.new);
         if !upper.is_directory() {
             return self.fill(&upper, old, new);
         }

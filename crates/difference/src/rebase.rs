@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use template::{ImageTree, Node, NodeKind};
 
 use crate::upper::{Entry, Redirect, Upper, entry};
-use crate::walk::{DEPTH_MAX, ENTRIES_MAX};
+use crate::walk::{DEPTH_MAX, ENTRIES_MAX, join};
 
 /// What names the lower layer (Documentation/filesystems/overlayfs.rst; `fs/overlayfs/overlayfs.h`). The marks that
 /// stay say what the VE did: what it deleted, replaced and moved.
@@ -66,13 +66,9 @@ pub fn conflicts(
     while let Some(level) = levels.pop() {
         for name in names(&level.upper, &mut seen)? {
             let bytes = name.as_bytes();
-            let mut path = level.path.clone();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(bytes);
-            let before = level.old.and_then(|node| node.child(bytes));
-            let after = level.new.and_then(|node| node.child(bytes));
+            let path = join(&level.path, bytes);
+            let before = child(level.old, bytes);
+            let after = child(level.new, bytes);
             let directory = match entry(level.upper.open()?.as_fd(), &name)? {
                 Entry::Absent => continue,
                 Entry::There(upper) if upper.is_directory() => upper,
@@ -93,17 +89,10 @@ pub fn conflicts(
                     continue;
                 }
             };
-            let (before, after) = match directory.redirect()? {
-                Redirect::None => (before, after),
-                // What was below it shows nowhere, in either.
-                Redirect::Opaque => (None, None),
-                Redirect::Sibling(other) => (
-                    level.old.and_then(|n| n.child(&other)),
-                    level.new.and_then(|n| n.child(&other)),
-                ),
-                Redirect::Path(other) => (at(old, &other), at(new, &other)),
-            };
-            let moved = !matches!(directory.redirect()?, Redirect::None | Redirect::Opaque);
+            let redirect = directory.redirect()?;
+            let before = lower(&redirect, bytes, level.old, old);
+            let after = lower(&redirect, bytes, level.new, new);
+            let moved = !matches!(redirect, Redirect::None | Redirect::Opaque);
             let hides = after.is_some_and(|node| node.kind() != NodeKind::Directory);
             // What a moved directory shows of the template would change, or be gone.
             if (moved || hides) && !same(before, after) {
@@ -124,6 +113,27 @@ pub fn conflicts(
         }
     }
     Ok(found)
+}
+
+/// What a template has under a name in a folder.
+pub(crate) fn child<'a>(folder: Option<Node<'a>>, name: &[u8]) -> Option<Node<'a>> {
+    folder.and_then(|folder| folder.child(name))
+}
+
+/// What a template has below an entry of the upper layer, whose name and folder these are.
+pub(crate) fn lower<'a>(
+    redirect: &Redirect,
+    name: &[u8],
+    folder: Option<Node<'a>>,
+    tree: &'a ImageTree,
+) -> Option<Node<'a>> {
+    match redirect {
+        Redirect::None => child(folder, name),
+        // What was below it shows nowhere.
+        Redirect::Opaque => None,
+        Redirect::Sibling(other) => child(folder, other),
+        Redirect::Path(path) => at(tree, path),
+    }
 }
 
 /// Makes an upper layer forget which lower one it had, and takes whiteouts away that hide nothing of the `new` one: in a

@@ -157,7 +157,7 @@ impl<'a> Walk<'_, 'a> {
         self.unseen.too_many |= more;
         let handle = upper.open()?;
         for name in &names {
-            let length = self.enter(name.as_bytes());
+            let length = enter(&mut self.path, name.as_bytes());
             match upper::entry(handle.as_fd(), name)? {
                 Entry::Absent => {}
                 Entry::Whiteout => {
@@ -178,21 +178,11 @@ impl<'a> Walk<'_, 'a> {
         let there: BTreeSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
         let below = base.node.into_iter().flat_map(Node::children);
         for (name, node) in below.filter(|(name, _)| !there.contains(name)) {
-            let length = self.enter(name);
+            let length = enter(&mut self.path, name);
             self.deleted(Some(node))?;
             self.path.truncate(length);
         }
         Ok(())
-    }
-
-    /// Appends a name to the path; gives the path's length before.
-    fn enter(&mut self, name: &[u8]) -> usize {
-        let length = self.path.len();
-        if length > 0 {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name);
-        length
     }
 
     fn deleted(&mut self, lower: Option<Node<'a>>) -> io::Result<()> {
@@ -333,7 +323,17 @@ impl<'a> Walk<'_, 'a> {
 }
 
 /// A name in a folder that is given by its path.
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+/// Appends a name to a path; gives the path's length before.
+pub(crate) fn enter(path: &mut Vec<u8>, name: &[u8]) -> usize {
+    let length = path.len();
+    if length > 0 {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    length
+}
+
+pub(crate) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     match folder {
         [] => name.to_vec(),
         folder => [folder, b"/", name].concat(),
