@@ -261,11 +261,8 @@ impl Engine {
             // Started by the update itself: its end is no news.
             return Ok(());
         }
-        let state = State::Stopping;
-        let spec = record.spec.clone();
         Ok(self.registry().ve_update(&VeRecord {
-            state,
-            spec,
+            state: State::Stopping,
             ..record.clone()
         })?)
     }
