@@ -176,6 +176,12 @@ impl Host {
         self.root.join("log").join(id.to_string())
     }
 
+    /// Waits until all that was written to the pool is on disk.
+    pub(crate) fn pool_sync(&self) -> Result<(), Fault> {
+        let synced = self.pool.sync();
+        synced.map_err(|error| Fault::new(format!("cannot write out the pool: {error}")))
+    }
+
     /// A VE's private area.
     pub(crate) fn private(&self, id: VeId) -> PathBuf {
         pool_mount(&self.root).join("private").join(id.to_string())

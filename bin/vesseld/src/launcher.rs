@@ -12,11 +12,14 @@ use anyhow::{Context, Result};
 use runtime::{Client, Event, Events};
 use ve::{Exit, VeId};
 
+/// Ends of inits, by VE and process.
+type Exits = BTreeMap<(VeId, u32), Exit>;
+
 /// A running launcher, and the ends of inits that were not dealt with yet.
 #[derive(Debug)]
 pub(crate) struct Launcher {
     client: Mutex<Arc<Client>>,
-    exits: Mutex<BTreeMap<(VeId, u32), Exit>>,
+    exits: Mutex<Exits>,
     /// The init of each VE that got ready last.
     ready: Mutex<BTreeMap<VeId, u32>>,
     /// Told of ends of inits, and of those that got ready.
@@ -145,46 +148,26 @@ impl Launcher {
         patience: Duration,
         cancelled: &dyn Fn() -> bool,
     ) -> Readiness {
-        let until = Instant::now() + patience;
-        let mut exits = self.exits();
-        loop {
-            if let Some(exit) = exits.get(&(id, pid)) {
-                return Readiness::Ended(*exit);
-            }
-            if self.is_ready(id, pid) {
-                return Readiness::Ready;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || cancelled() {
-                return Readiness::Waiting;
-            }
-            let wait = left.min(Duration::from_millis(500));
-            exits = self
-                .ended
-                .wait_timeout(exits, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
+        let known = |exits: &Exits| match exits.get(&(id, pid)) {
+            Some(exit) => Some(Readiness::Ended(*exit)),
+            None => self.is_ready(id, pid).then_some(Readiness::Ready),
+        };
+        self.wait(patience, cancelled, known)
+            .unwrap_or(Readiness::Waiting)
     }
 
-    /// Ends of inits that were not dealt with yet.
-    pub(crate) fn exits(&self) -> MutexGuard<'_, BTreeMap<(VeId, u32), Exit>> {
-        self.exits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for the end of an init; looks at `cancelled` twice a second.
-    pub(crate) fn wait_exit(
+    /// Waits until an answer is known; looks at `cancelled` twice a second.
+    fn wait<T>(
         &self,
-        id: VeId,
-        pid: u32,
         patience: Duration,
         cancelled: &dyn Fn() -> bool,
-    ) -> Option<Exit> {
+        known: impl Fn(&Exits) -> Option<T>,
+    ) -> Option<T> {
         let until = Instant::now() + patience;
         let mut exits = self.exits();
         loop {
-            if let Some(exit) = exits.get(&(id, pid)) {
-                return Some(*exit);
+            if let Some(answer) = known(&exits) {
+                return Some(answer);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || cancelled() {
@@ -197,6 +180,22 @@ impl Launcher {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// Ends of inits that were not dealt with yet.
+    pub(crate) fn exits(&self) -> MutexGuard<'_, Exits> {
+        self.exits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end of an init; looks at `cancelled` twice a second.
+    pub(crate) fn wait_exit(
+        &self,
+        id: VeId,
+        pid: u32,
+        patience: Duration,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Exit> {
+        self.wait(patience, cancelled, |exits| exits.get(&(id, pid)).copied())
     }
 
     /// Lets the launcher forget the ends of a VE's inits. Who waits for one here still gets it.

@@ -141,8 +141,7 @@ impl Updating for NodeMechanisms {
     }
 
     fn files_sync(&self) -> Result<(), Fault> {
-        let synced = self.0.pool.sync();
-        synced.map_err(|error| Fault::new(format!("cannot write out the pool: {error}")))
+        self.0.pool_sync()
     }
 
     fn monotonic(&self) -> Duration {

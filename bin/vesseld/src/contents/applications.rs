@@ -97,9 +97,7 @@ pub(crate) fn lower_change(host: &Host, record: &VeRecord, new: &Stack) -> Resul
     drop((layers, other));
     host.pool.private_work_reset(id).map_err(pool)?;
     // The record that follows must not be on disk before this is.
-    host.pool
-        .sync()
-        .map_err(|error| Fault::new(format!("cannot write out the pool: {error}")))
+    host.pool_sync()
 }
 
 /// Ends a change: brings back how the files were, or forgets it, as the record says.

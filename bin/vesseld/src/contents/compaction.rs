@@ -63,9 +63,7 @@ pub(crate) fn compact(
 /// What a VE's private area takes, as quotas count it; nothing where the pool counts nothing.
 fn used(host: &Host, id: VeId) -> Result<u64, Fault> {
     // What was freed is counted when it is written.
-    host.pool
-        .sync()
-        .map_err(|error| Fault::new(format!("cannot write out the pool: {error}")))?;
+    host.pool_sync()?;
     host.pool
         .private_usage(id)
         .map_err(|error| pool_fault(&error))
