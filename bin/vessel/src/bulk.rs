@@ -207,9 +207,15 @@ fn finish(context: &Context, results: &[Done], one: bool) -> Outcome {
 
 /// The code of a bulk: that of its failures if nothing else happened, else that of a part.
 fn exit_code(results: &[Done]) -> u8 {
-    let codes = results
-        .iter()
-        .map(|done| done.error.as_ref().map_or(0, |e| e.code.exit_code()));
+    code_of_all(
+        results
+            .iter()
+            .map(|done| done.error.as_ref().map_or(0, |e| e.code.exit_code())),
+    )
+}
+
+/// The code of several that ended with these: the one that they have in common, else that of a part.
+pub(crate) fn code_of_all(codes: impl Iterator<Item = u8>) -> u8 {
     let mut codes: Vec<u8> = codes.collect();
     codes.sort_unstable();
     codes.dedup();

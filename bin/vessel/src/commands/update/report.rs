@@ -7,6 +7,7 @@ use api::latest::{ApiError, ErrorCode, Operation, UpdatePlan, UpdateReport, Upda
 use serde::Serialize;
 
 use crate::Context;
+use crate::bulk;
 use crate::commands::show::ask;
 use crate::follow;
 use crate::output::{Outcome, Stop};
@@ -222,19 +223,11 @@ fn summary(told: &[Told], took: Duration) -> String {
 
 /// The code of all: that of the failures if nothing else happened, else that of a part.
 fn exit_code(told: &[Told]) -> u8 {
-    let codes = told.iter().map(|one| match (&one.error, one.result) {
+    bulk::code_of_all(told.iter().map(|one| match (&one.error, one.result) {
         (Some(error), _) => error.code.exit_code(),
         (None, Ended::NotBegun) => ErrorCode::Partial.exit_code(),
         (None, _) => 0,
-    });
-    let mut codes: Vec<u8> = codes.collect();
-    codes.sort_unstable();
-    codes.dedup();
-    match codes.as_slice() {
-        [] => 0,
-        [code] => *code,
-        _ => ErrorCode::Partial.exit_code(),
-    }
+    }))
 }
 
 fn way(way: UpdateWay) -> String {
