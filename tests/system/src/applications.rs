@@ -31,14 +31,6 @@ fn build(node: &Node, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn templates(node: &Node) -> Result<Vec<String>> {
-    let listed = node.json(&["template", "list"])?;
-    let listed = listed.as_array().into_iter().flatten();
-    Ok(listed
-        .filter_map(|t| Some(t["name"].as_str()?.to_owned()))
-        .collect())
-}
-
 fn stacks_are_made_once_and_go_with_their_last_ve(node: &mut Node) -> Result<()> {
     build(node, "one")?;
     build(node, "two")?;
@@ -49,16 +41,16 @@ fn stacks_are_made_once_and_go_with_their_last_ve(node: &mut Node) -> Result<()>
         let both = node.sh(ve, "cat /opt/one /opt/two; cat /etc/hostname")?;
         ensure!(both == format!("one\ntwo\n{ve}"), "{both}");
     }
-    ensure!(templates(node)? == ["tiny", "tiny+one", "tiny+one+two", "tiny+two"]);
+    ensure!(node.templates()? == ["tiny", "tiny+one", "tiny+one+two", "tiny+two"]);
     let used = node.vessel(&["template", "remove", "tiny+one"])?;
     ensure!(
         used.code == 4 && used.stderr.contains("used by 2 VEs"),
         "{used:?}"
     );
     node.ok(&["delete", "--force", "a"])?;
-    ensure!(templates(node)?.len() == 4, "b uses it");
+    ensure!(node.templates()?.len() == 4, "b uses it");
     node.ok(&["delete", "--force", "b"])?;
-    ensure!(templates(node)? == ["tiny", "tiny+one", "tiny+two"]);
+    ensure!(node.templates()? == ["tiny", "tiny+one", "tiny+two"]);
     Ok(())
 }
 
@@ -81,7 +73,7 @@ fn a_recipe_that_fails_leaves_nothing_but_its_log(node: &mut Node) -> Result<()>
     );
     let log = fs::read_to_string(node.root().join("log/template-tiny+bad.log"))?;
     ensure!(log.contains("begun"), "{log}");
-    ensure!(templates(node)? == ["tiny"]);
+    ensure!(node.templates()? == ["tiny"]);
     ensure!(
         node.json(&["list"])?.as_array().is_some_and(Vec::is_empty),
         "a sandbox is left"

@@ -13,13 +13,7 @@ tests! {
 
 fn a_full_pool_breaks_no_ve_and_heals(node: &mut Node) -> Result<()> {
     node.init_with_pool("2G")?;
-    node.ok(&[
-        "template",
-        "import",
-        &tree::tiny_archive()?,
-        "--name",
-        "tiny",
-    ])?;
+    node.import_tiny()?;
     node.start_tiny("greedy")?;
     node.start_tiny("quiet")?;
     let fill = "dd if=/dev/urandom of=/root/big bs=1M conv=fsync 2>&1; while echo x >> /root/rest; do :; done 2>&1 | head -n 1";

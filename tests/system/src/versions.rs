@@ -101,17 +101,9 @@ impl<'a> Mirror<'a> {
     }
 }
 
-fn templates(node: &Node) -> Result<Vec<String>> {
-    let listed = node.json(&["template", "list"])?;
-    let listed = listed.as_array().into_iter().flatten();
-    Ok(listed
-        .filter_map(|t| Some(t["name"].as_str()?.to_owned()))
-        .collect())
-}
-
 /// What nobody uses goes when the operation that ended its use has ended.
 fn left(node: &Node, expected: &[&str]) -> Result<()> {
-    let listed = || templates(node);
+    let listed = || node.templates();
     until("the rest is gone", PATIENCE, listed, |all| all == expected).map(drop)
 }
 
@@ -121,7 +113,7 @@ fn revision(node: &Node, ve: &str) -> Result<u64> {
 
 /// Nothing of a sandbox is left, and the template is the one that was imported.
 fn unharmed(node: &Node) -> Result<()> {
-    ensure!(templates(node)? == ["fake", "tiny"]);
+    ensure!(node.templates()? == ["fake", "tiny"]);
     let areas = || {
         let private = node.pool()?.join("private");
         let names = fs::read_dir(private)?.map(|entry| Ok(entry?.file_name()));
@@ -141,14 +133,14 @@ fn a_revision_stays_while_it_is_used(node: &mut Node) -> Result<()> {
     node.ok(&["create", "old", "--template", "fake", "--start"])?;
     let same = node.json(&["template", "update", "fake"])?;
     ensure!(same["changed"] == false && same["to"] == "fake", "{same}");
-    ensure!(templates(node)? == ["fake", "tiny"]);
+    ensure!(node.templates()? == ["fake", "tiny"]);
 
     mirror.offer(2, "")?;
     let made = node.json(&["template", "update", "fake"])?;
     let expected = serde_json::json!([{"name": "demo", "old": "1", "new": "2"}]);
     ensure!(made["changed"] == true && made["to"] == "fake@2", "{made}");
     ensure!(made["packages"] == expected, "{made}");
-    ensure!(templates(node)? == ["fake", "fake@2", "tiny"]);
+    ensure!(node.templates()? == ["fake", "fake@2", "tiny"]);
     let list = node.ok(&["template", "list", "--quiet"])?;
     ensure!(list.lines().eq(["fake@1", "fake@2", "tiny"]), "{list}");
 
@@ -173,7 +165,7 @@ fn a_revision_stays_while_it_is_used(node: &mut Node) -> Result<()> {
     let difference = ["template", "diff", "fake@1", "fake"];
     ensure!(node.json(&difference)?["packages"] == expected);
     node.ok(&["delete", "--force", "old"])?;
-    ensure!(templates(node)?.len() == 3, "`asked` is of it");
+    ensure!(node.templates()?.len() == 3, "`asked` is of it");
     node.ok(&["delete", "--force", "asked"])?;
     left(node, &["fake@2", "tiny"])?;
     // What the update changed is known all the same.
@@ -184,7 +176,7 @@ fn a_revision_stays_while_it_is_used(node: &mut Node) -> Result<()> {
     let again = node.vessel(&["template", "import", "/nowhere", "--name", "fake"])?;
     ensure!(again.code != 0, "{again}");
     node.ok(&["template", "remove", "fake"])?;
-    ensure!(templates(node)? == ["tiny"]);
+    ensure!(node.templates()? == ["tiny"]);
     ensure!(!node.pool()?.join("templates/packages/fake").exists());
     Ok(())
 }
@@ -234,7 +226,7 @@ fn an_update_that_fails_leaves_the_template_as_it_was(node: &mut Node) -> Result
     let shown = node.json(&["operation", "show", &id])?;
     ensure!(shown["state"] != "done", "{shown}");
     // The removal waited for its turn.
-    let gone = || templates(node);
+    let gone = || node.templates();
     until("it is removed", PATIENCE, gone, |all| *all == ["tiny"])?;
     Ok(())
 }
@@ -314,7 +306,7 @@ fn applications_come_along_to_the_next_revision(node: &mut Node) -> Result<()> {
     for (ve, found) in [("old", "1"), ("new", "2"), ("asked", "1")] {
         ensure!(node.sh(ve, "cat /opt-one")? == found, "{ve}");
     }
-    ensure!(templates(node)? == ["fake", "fake+one", "fake@2", "fake@2+one", "tiny"]);
+    ensure!(node.templates()? == ["fake", "fake+one", "fake@2", "fake@2+one", "tiny"]);
     let shown: Value = node.json(&["template", "show", "fake+one"])?;
     ensure!(
         shown["name"] == "fake@2+one" && shown["on"] == "fake@2",
@@ -366,13 +358,7 @@ fn publish(node: &Node, version: &str) -> Result<()> {
 }
 
 fn a_debian_is_updated_by_its_own_apt(node: &mut Node) -> Result<()> {
-    node.ok(&[
-        "template",
-        "import",
-        &tree::tiny_archive()?,
-        "--name",
-        "tiny",
-    ])?;
+    node.import_tiny()?;
     node.start_tiny("mirror")?;
     debian::start(node, "seed", &[])?;
     publish(node, "1")?;

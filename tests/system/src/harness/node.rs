@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::machine::Place;
 use crate::harness::uplink::Uplink;
-use crate::harness::{Output, command, service, until};
+use crate::harness::{Output, command, service, tree, until};
 
 /// How long a daemon may take to answer, or to end, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
@@ -346,6 +346,22 @@ impl Node {
             "left in the network namespace:\n{network}"
         );
         Ok(())
+    }
+
+    /// Imports the template `tiny`.
+    pub(crate) fn import_tiny(&self) -> Result<()> {
+        let archive = tree::tiny_archive()?;
+        self.ok(&["template", "import", &archive, "--name", "tiny"])?;
+        Ok(())
+    }
+
+    /// Names of all templates.
+    pub(crate) fn templates(&self) -> Result<Vec<String>> {
+        let listed = self.json(&["template", "list"])?;
+        let listed = listed.as_array().into_iter().flatten();
+        Ok(listed
+            .filter_map(|t| Some(t["name"].as_str()?.to_owned()))
+            .collect())
     }
 
     /// The end of the logs, for the message of a failed test.

@@ -175,9 +175,7 @@ fn close(node: Node, result: Result<()>) -> anyhow::Error {
 
 fn prepare(node: &mut Node) -> Result<()> {
     node.init()?;
-    let archive = tree::tiny_archive()?;
-    node.ok(&["template", "import", &archive, "--name", "tiny"])?;
-    Ok(())
+    node.import_tiny()
 }
 
 fn debian() -> Result<Node> {
